@@ -1,0 +1,165 @@
+"""The protocol of pretexts: what to draw, how to encode it, what to ask.
+
+A pretext is one file with one subclass of `Pretext`; its name is the file's. It never knows how
+many processes train or how a batch is split: `encode` looks at each recording on its own, `ask` is
+where recordings meet. Between the two the loop gathers features over micro-batches and ranks, which
+is what makes gradient accumulation and many devices equal to the one big batch, whatever the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor, nn
+
+from mainspring.clips import ClipSpec, Draw, Timeline
+from mainspring.encoders.encoder import Encoder
+from mainspring.errors import ConfigError
+
+Features = dict[str, Tensor]
+
+
+@dataclass
+class Views:
+    """All views of one stream in a batch.
+
+    Attributes:
+        samples: (batch, view, time, ...) as the reader delivers them; None after encoding.
+        present: (batch, view, time), False where a position was padding.
+        factors: Each (batch, view).
+    """
+
+    samples: Tensor | None
+    present: Bool[Tensor, "batch view time"]
+    factors: dict[str, Tensor]
+
+    def flat(self) -> tuple[Tensor, Bool[Tensor, "n time"]]:
+        """Samples and presence with batch and view as one axis, ready for an encoder."""
+        assert self.samples is not None, "samples were dropped after encoding"
+        return self.samples.flatten(0, 1), self.present.flatten(0, 1)
+
+
+@dataclass
+class Batch:
+    """Recordings side by side.
+
+    Attributes:
+        streams: The views of each stream.
+        recording: (batch,) row of each recording in the catalogue.
+        generator: Randomness for content changes, a pure function of (seed, samples seen).
+    """
+
+    streams: dict[str, Views]
+    recording: Int64[Tensor, "batch"]
+    generator: torch.Generator
+
+    def __len__(self) -> int:
+        return len(self.recording)
+
+    def __getitem__(self, stream: str) -> Views:
+        return self.streams[stream]
+
+    def without_samples(self) -> Batch:
+        """What `ask` may know: factors, presence and identity, but no samples."""
+        return replace(self, streams={k: replace(v, samples=None) for k, v in self.streams.items()})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How well one question was answered: an accuracy beside its chance level."""
+
+    accuracy: Tensor
+    chance: float
+
+
+@dataclass
+class Outcome:
+    """What a step yields.
+
+    Attributes:
+        loss: Scalar to minimise.
+        answers: For each question its accuracy beside chance.
+        metrics: Other named scalars, detached.
+        embedding: (n, dim) detached embeddings for the collapse monitors.
+    """
+
+    loss: Tensor
+    answers: dict[str, Answer] = field(default_factory=dict)
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+    embedding: Tensor | None = None
+
+
+class Pretext(nn.Module):
+    """Base of all pretexts.
+
+    Class attributes:
+        question: The question in one sentence.
+        citation: Paper, venue, year.
+        accepts: Streams it can read.
+        Config: Dataclass of its settings, each documented.
+
+    Args:
+        clips: For each stream it reads, how clips are cut.
+        dims: For each stream, the width of its encoder's embedding.
+        recordings: Number of recordings in the catalogue (for memory banks).
+        config: Its settings.
+    """
+
+    question: ClassVar[str]
+    citation: ClassVar[str]
+    accepts: ClassVar[tuple[str, ...]]
+    Config: ClassVar[type]
+
+    def __init__(
+        self, clips: Mapping[str, ClipSpec], dims: Mapping[str, int], recordings: int, config: Any
+    ) -> None:
+        super().__init__()
+        for stream in clips:
+            if stream not in self.accepts:
+                raise ConfigError(
+                    f"{type(self).__name__} reads {', '.join(self.accepts)}, not {stream}."
+                )
+        self.clips = dict(clips)
+        self.dims = dict(dims)
+        self.recordings = recordings
+        self.config = config
+
+    def needs(self, stream: str) -> int:
+        """Positions of `stream` a recording must have to be used; shorter ones are set aside."""
+        return self.clips[stream].span
+
+    def attach(self, encoders: Mapping[str, Encoder]) -> None:
+        """Called once before training, with the encoders (to copy them for a momentum encoder)."""
+
+    def draw(self, timeline: Timeline, rng: np.random.Generator) -> dict[str, Draw]:
+        """Which positions to look at and what is different between them, for one recording.
+
+        Runs in the loader's worker, touches no sample. Every call gives every stream the same
+        number of views and samples, so that recordings can be stacked.
+        """
+        raise NotImplementedError
+
+    def encode(self, encoders: Mapping[str, Encoder], batch: Batch) -> Features:
+        """What `ask` needs to know of each recording, looked at on its own.
+
+        Content changes happen here, on the device, drawn from `batch.generator`. The first axis
+        of every feature is the batch.
+        """
+        raise NotImplementedError
+
+    def ask(self, features: Features, batch: Batch) -> Outcome:
+        """The loss over all recordings of the (global) batch; `batch` holds no samples."""
+        raise NotImplementedError
+
+    def forward(self, encoders: Mapping[str, Encoder], batch: Batch) -> Outcome:
+        """Both in one go, for a batch that is whole."""
+        return self.ask(self.encode(encoders, batch), batch.without_samples())
+
+    def after_step(self, encoders: Mapping[str, Encoder], batch: Batch, features: Features) -> None:
+        """Called once after each optimiser step with the detached global features (for momentum
+        encoders, queues and memory banks)."""
