@@ -208,7 +208,7 @@ def odd_one_out(
 
 def crop_pair(
     extent: int, shortest: int, rng: np.random.Generator
-) -> tuple[Positions, Positions, int]:
+) -> tuple[Int64[np.ndarray, "first"], Int64[np.ndarray, "second"], int]:
     """Two overlapping crops of a series, as TS2Vec draws them (Yue et al. 2022, Section 3.2).
 
     With a1 <= a2 < b1 <= b2, the crops are [a1, b1) and [a2, b2) and share [a2, b1).

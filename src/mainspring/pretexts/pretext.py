@@ -9,64 +9,20 @@ is what makes gradient accumulation and many devices equal to the one big batch,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
 from mainspring.clips import ClipSpec, Draw, Timeline
 from mainspring.encoders.encoder import Encoder
 from mainspring.errors import ConfigError
+from mainspring.pretexts.batch import Batch, Views
+
+__all__ = ["Answer", "Batch", "Features", "Outcome", "Pretext", "Views"]
 
 Features = dict[str, Tensor]
-
-
-@dataclass
-class Views:
-    """All views of one stream in a batch.
-
-    Attributes:
-        samples: (batch, view, time, ...) as the reader delivers them; None after encoding.
-        present: (batch, view, time), False where a position was padding.
-        factors: Each (batch, view).
-    """
-
-    samples: Tensor | None
-    present: Bool[Tensor, "batch view time"]
-    factors: dict[str, Tensor]
-
-    def flat(self) -> tuple[Tensor, Bool[Tensor, "n time"]]:
-        """Samples and presence with batch and view as one axis, ready for an encoder."""
-        assert self.samples is not None, "samples were dropped after encoding"
-        return self.samples.flatten(0, 1), self.present.flatten(0, 1)
-
-
-@dataclass
-class Batch:
-    """Recordings side by side.
-
-    Attributes:
-        streams: The views of each stream.
-        recording: (batch,) row of each recording in the catalogue.
-        generator: Randomness for content changes, a pure function of (seed, samples seen).
-    """
-
-    streams: dict[str, Views]
-    recording: Int64[Tensor, "batch"]
-    generator: torch.Generator
-
-    def __len__(self) -> int:
-        return len(self.recording)
-
-    def __getitem__(self, stream: str) -> Views:
-        return self.streams[stream]
-
-    def without_samples(self) -> Batch:
-        """What `ask` may know: factors, presence and identity, but no samples."""
-        return replace(self, streams={k: replace(v, samples=None) for k, v in self.streams.items()})
 
 
 @dataclass(frozen=True)
@@ -132,6 +88,12 @@ class Pretext(nn.Module):
     def needs(self, stream: str) -> int:
         """Positions of `stream` a recording must have to be used; shorter ones are set aside."""
         return self.clips[stream].span
+
+    def light(self) -> Pretext:
+        """A copy without weights: all that a loader's worker needs in order to draw."""
+        copy = object.__new__(type(self))
+        copy.__dict__ = {**self.__dict__, "_parameters": {}, "_buffers": {}, "_modules": {}}
+        return copy
 
     def attach(self, encoders: Mapping[str, Encoder]) -> None:
         """Called once before training, with the encoders (to copy them for a momentum encoder)."""

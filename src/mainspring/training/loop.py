@@ -1,0 +1,296 @@
+"""The training loop.
+
+One process, or many under torchrun: `torchrun --nproc-per-node 8 -m mainspring pretrain ...`.
+It stops at its budget; started again with the same settings it goes on from the newest checkpoint,
+and on one device its losses are bit for bit those of a run that never stopped.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+from torch import nn
+
+from mainspring.encoders import precision
+from mainspring.encoders.encoder import Encoder
+from mainspring.errors import DataError, RunError
+from mainspring.pretexts.pretext import Outcome
+from mainspring.training import checkpoint, loader, schedule
+from mainspring.training.monitors import effective_rank, feature_spread
+from mainspring.training.order import torch_seed
+from mainspring.training.plan import Plan
+from mainspring.training.progress import Alarms, Log, line
+from mainspring.training.run import Run
+from mainspring.training.settings import Settings
+from mainspring.training.step import learn
+
+MOST_FAILING = 0.5
+HELD_SAMPLES = 512
+
+
+@dataclass
+class Finished:
+    """What a run ends with.
+
+    Attributes:
+        steps: Steps taken in all.
+        loss: Mean of the last tenth of the losses.
+        answers: For each question its accuracy on recordings kept back (on the last training
+            steps where none were) and chance.
+        held: Whether the answers are on recordings kept back.
+        alarms: Names of the alarms that were raised.
+        seconds: Wall time of the loop, this time.
+        waiting: Share of it spent waiting for data.
+        speed: Samples a second.
+        quarantined: Recordings that failed, with reasons.
+    """
+
+    steps: int
+    loss: float
+    answers: dict[str, tuple[float, float]]
+    held: bool
+    alarms: list[str]
+    seconds: float
+    waiting: float
+    speed: float
+    quarantined: dict[str, str]
+
+
+def open_fabric(settings: Settings) -> Fabric:
+    """Device and processes: a GPU where there is one, every process that torchrun started."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    fabric = Fabric(
+        accelerator="cuda" if torch.cuda.is_available() else "cpu",
+        devices=local,
+        num_nodes=max(1, world // local),
+        strategy="ddp" if world > 1 else "auto",
+    )
+    fabric.launch()
+    return fabric
+
+
+def train(plan: Plan, run: Run, steps: int, log: Log, fabric: Fabric) -> Finished:
+    """Trains to the end of the budget, resuming where the run stopped.
+
+    Args:
+        plan: What to train on what.
+        run: Where to write; opened and locked by the caller.
+        steps: Steps of the whole run.
+        log: Where to say it.
+        fabric: Device and processes.
+
+    Raises:
+        DataError: If too many recordings fail to leave a training set.
+        RunError: If the loss is no longer finite, or the disk is full.
+    """
+    settings, device, lead = plan.settings, fabric.device, fabric.global_rank == 0
+    pretext, encoders = plan.pretext.to(device), plan.encoders
+    modules: dict[str, nn.Module] = {"pretext": pretext}
+    chosen = precision.choose(settings.precision, device)
+    for stream, encoder in encoders.items():
+        encoders[stream] = precision.prepare(encoder.to(device), chosen)
+        modules[f"encoder.{stream}"] = encoders[stream]
+    parameters = [p for module in modules.values() for p in module.parameters()]
+    optimiser = schedule.build(settings.optimiser, parameters, settings.batch)
+    averages = {}
+    if settings.optimiser.ema:
+        averages = {s: copy.deepcopy(e).requires_grad_(False) for s, e in encoders.items()}
+        modules |= {f"average.{s}": e for s, e in averages.items()}
+
+    taken, quarantined = checkpoint.restore(run.checkpoints, modules, optimiser, device)
+    metrics = run.folder / "metrics.jsonl"
+    if lead:
+        checkpoint.rewind(metrics, taken)
+        if taken:
+            log.say(f"Resuming after step {taken} of {steps}.")
+    for module in modules.values():
+        module.train()
+
+    draws = loader.Draws(plan.catalogue, plan.reader, plan.pretext, settings.seed)
+    workers = settings.loading.workers
+    if workers < 0:
+        workers = 0 if plan.cached[0] else max(1, (os.cpu_count() or 2) - 1)
+    ready = loader.shares(
+        draws, settings.batch, taken, steps, fabric.global_rank, fabric.world_size, workers
+    )
+    alarms, peak = Alarms(), settings.optimiser.peak(settings.batch)
+    begun = saved = time.perf_counter()
+    waited, losses = 0.0, deque[float](maxlen=max(1, steps // 10))
+    recent: deque[tuple[float, float]] = deque(maxlen=20)
+    last: dict[str, tuple[float, float]] = {}
+
+    with open(metrics, "a") if lead else open(os.devnull, "w") as sheet:
+        for step in range(taken, steps):
+            started = time.perf_counter()
+            share = next(ready)
+            for problem in share.problems:
+                if problem.row not in quarantined:
+                    quarantined[problem.row] = f"{problem.name}: {problem.reason}"
+                    log.say(f"Set aside {quarantined[problem.row]}")
+            _enough(quarantined, plan)
+            if share.batch is None:
+                if fabric.world_size > 1:
+                    raise DataError(
+                        f"All recordings of step {step + 1} on rank {fabric.global_rank} failed. "
+                        "`mainspring check` lists the broken ones; leave them out."
+                    )
+                continue
+            lr = schedule.rate(step, steps, peak, settings.optimiser.warmup)
+            for group in optimiser.param_groups:
+                group["lr"] = lr
+            optimiser.zero_grad(set_to_none=True)
+            parts = share.batch.to(device).split(settings.parts)
+            key = (settings.seed, step * settings.batch)
+            outcome, features, facts = learn(pretext, encoders, parts, key, chosen.autocast)
+            loss = outcome.loss.item()
+            if loss != loss or abs(loss) == float("inf"):
+                raise RunError(
+                    f"The loss is {loss} at step {step + 1}. The newest checkpoint is intact. "
+                    "Lower optimiser.lr or set optimiser.clip, in a new run folder."
+                )
+            if settings.optimiser.clip:
+                nn.utils.clip_grad_norm_(parameters, settings.optimiser.clip)
+            optimiser.step()
+            for stream, average in averages.items():
+                schedule.average(average, encoders[stream], settings.optimiser.ema)
+            with torch.no_grad():
+                pretext.after_step(encoders, facts, features)
+
+            now = time.perf_counter()
+            waited += share.waited
+            recent.append((now - started, share.waited))
+            losses.append(loss)
+            spent, idle = (sum(values) for values in zip(*recent, strict=True))
+            last = {n: (a.accuracy.item(), a.chance) for n, a in outcome.answers.items()}
+            health = _health(outcome)
+            speed = len(recent) * settings.batch / spent
+            row = {
+                "step": step + 1,
+                "samples": (step + 1) * settings.batch,
+                "loss": loss,
+                "lr": lr,
+                "answers": last,
+                **{name: value.item() for name, value in outcome.metrics.items()},
+                **health,
+                "speed": speed,
+                "waiting": idle / spent,
+            }
+            if lead:
+                sheet.write(json.dumps(row) + "\n")
+                sheet.flush()
+                log.update(
+                    line(
+                        step + 1,
+                        steps,
+                        loss,
+                        last,
+                        health.get("rank"),
+                        speed,
+                        idle / spent,
+                        spent / len(recent) * (steps - step - 1),
+                    ),
+                    final=step + 1 == steps,
+                )
+                for alarm in alarms.check(step + 1, {**health, "waiting": idle / spent}):
+                    log.say(alarm)
+            if lead and (step + 1 == steps or now - saved > settings.checkpoint):
+                checkpoint.save(run.checkpoints, step + 1, modules, optimiser, quarantined)
+                saved = time.perf_counter()
+    spent = time.perf_counter() - begun
+    if averages:
+        for stream, average in averages.items():
+            encoders[stream].load_state_dict(average.state_dict())
+    answers = held_answers(plan, chosen.autocast, device)
+    return Finished(
+        steps=steps,
+        loss=sum(losses) / len(losses) if losses else float("nan"),
+        answers=answers or last,
+        held=bool(answers),
+        alarms=alarms.raised,
+        seconds=spent,
+        waiting=waited / spent,
+        speed=(steps - taken) * settings.batch / spent,
+        quarantined={plan.catalogue[row].name: why for row, why in quarantined.items()},
+    )
+
+
+def held_answers(plan: Plan, autocast: Any, device: torch.device) -> dict[str, tuple[float, float]]:
+    """Each question's accuracy on recordings kept back, beside chance."""
+    if len(plan.held) < 2:
+        return {}
+    draws = loader.Draws(plan.held, plan.reader, plan.pretext, plan.settings.seed + 1)
+    for module in (plan.pretext, *plan.encoders.values()):
+        module.eval()
+    sums: dict[str, list[float]] = {}
+    total = min(HELD_SAMPLES, 4 * len(plan.held))
+    size = min(plan.settings.batch, len(plan.held))
+    for first in range(0, total - size + 1, size):
+        batch, _ = loader.collate([draws[n] for n in range(first, first + size)])
+        if batch is None or len(batch) < 2:
+            continue
+        batch = batch.to(device)
+        batch.generator.manual_seed(torch_seed(plan.settings.seed, first, 3))
+        with torch.no_grad(), autocast():
+            features = plan.pretext.encode(plan.encoders, batch)
+        exact = {n: v.float() if v.is_floating_point() else v for n, v in features.items()}
+        with torch.no_grad():
+            outcome = plan.pretext.ask(exact, batch.without_samples())
+        for name, answer in outcome.answers.items():
+            sums.setdefault(name, []).append(answer.accuracy.item())
+            sums.setdefault(f"{name} chance", []).append(answer.chance)
+    return {
+        name: (sum(values) / len(values), sum(sums[f"{name} chance"]) / len(values))
+        for name, values in sums.items()
+        if not name.endswith(" chance")
+    }
+
+
+def _health(outcome: Outcome) -> dict[str, float]:
+    """Effective rank and spread of the embeddings of the step."""
+    if outcome.embedding is None or len(outcome.embedding) < 2:
+        return {}
+    vectors = outcome.embedding.float()
+    return {"rank": float(effective_rank(vectors)), "spread": float(feature_spread(vectors))}
+
+
+def _enough(quarantined: dict[int, str], plan: Plan) -> None:
+    total = len(plan.catalogue)
+    if len(quarantined) > MOST_FAILING * total or total - len(quarantined) < 2:
+        example = next(iter(quarantined.values()))
+        raise DataError(
+            f"{len(quarantined)} of {total} recordings could not be read, too many to go on. "
+            f"The first: {example}. `mainspring check` lists them all."
+        )
+
+
+def gather_ready() -> None:
+    """Waits for all ranks."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def save_encoders(plan: Plan, run: Run, save: Any) -> dict[str, str]:
+    """Writes each stream's encoder into the run; returns their stamps."""
+    return {
+        stream: save(
+            run.encoder(stream),
+            _cpu(encoder),
+            plan.clips[stream],
+            {"pretext": plan.settings.pretext},
+        )
+        for stream, encoder in plan.encoders.items()
+    }
+
+
+def _cpu(encoder: Encoder) -> Encoder:
+    return encoder.to("cpu").eval()

@@ -1,0 +1,91 @@
+"""Optimisers and the learning rate as a function of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from mainspring.errors import unknown
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """How weights change.
+
+    Attributes:
+        name: "adamw" (the default here: it needs no tuning from data set to data set) or "sgd".
+        lr: Peak learning rate; 0 takes 1e-3 for AdamW and 0.06 * batch / 1024 for SGD (TaCo,
+            Section 4.2, with the linear scaling rule of Goyal et al. 2017).
+        weight_decay: Decay of matrices and kernels; biases, gains and other vectors have none.
+        momentum: SGD only.
+        warmup: Share of all steps in which the rate rises linearly to its peak.
+        clip: Largest norm of the gradient; 0 does not clip.
+        ema: Decay of a moving average of the encoder's weights, which is then what the run hands
+            back; 0 keeps none.
+    """
+
+    name: str = "adamw"
+    lr: float = 0.0
+    weight_decay: float = 1e-2
+    momentum: float = 0.9
+    warmup: float = 0.05
+    clip: float = 0.0
+    ema: float = 0.0
+
+    def peak(self, batch: int) -> float:
+        """The peak learning rate for a batch of so many recordings."""
+        if self.lr:
+            return self.lr
+        return 1e-3 if self.name == "adamw" else 0.06 * batch / 1024
+
+
+def build(
+    settings: Optimiser, parameters: Iterable[nn.Parameter], batch: int
+) -> torch.optim.Optimizer:
+    """The optimiser with vectors (biases, gains) exempt from decay.
+
+    Raises:
+        ConfigError: If there is no optimiser of that name.
+    """
+    every = [p for p in parameters if p.requires_grad]
+    groups = [
+        {"params": [p for p in every if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in every if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    lr = settings.peak(batch)
+    if settings.name == "adamw":
+        return torch.optim.AdamW(groups, lr=lr)
+    if settings.name == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=settings.momentum)
+    raise unknown("optimiser", settings.name, ["adamw", "sgd"])
+
+
+def rate(step: int, steps: int, peak: float, warmup: float) -> float:
+    """Linear warm-up, then half a cosine to zero (Loshchilov & Hutter 2017, Eq. 5, one period).
+
+    Args:
+        step: Steps already taken, from 0.
+        steps: All steps of the run.
+        peak: Highest rate.
+        warmup: Share of the steps that warm up.
+    """
+    rising = max(1, round(steps * warmup))
+    if step < rising:
+        return peak * (step + 1) / rising
+    done = (step - rising) / max(1, steps - rising)
+    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def average(target: nn.Module, source: nn.Module, decay: float) -> None:
+    """Exponential moving average of weights and buffers, in place: t <- decay t + (1 - decay) s."""
+    with torch.no_grad():
+        pairs = zip(target.state_dict().values(), source.state_dict().values(), strict=True)
+        for mean, value in pairs:
+            if mean.is_floating_point():
+                mean.lerp_(value.to(mean.dtype), 1 - decay)
+            else:
+                mean.copy_(value)

@@ -1,0 +1,131 @@
+"""What a training run can be told. The resolved copy of it is the run's config.toml."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mainspring.clips import ClipSpec
+from mainspring.errors import ConfigError, unknown
+from mainspring.training.schedule import Optimiser
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How recordings reach the device.
+
+    Attributes:
+        workers: Processes that decode; -1 chooses (none where the cache serves).
+        cache_gb: Disk budget in GB for decoded frames and samples; 0 always streams.
+        cache: Folder of the cache; empty means the user's cache folder.
+        window: Seconds; longer recordings are visited as windows of this length.
+        holdout: Share of the groups whose recordings are kept back to ask the questions of at
+            the end.
+    """
+
+    workers: int = -1
+    cache_gb: float = 8.0
+    cache: str = ""
+    window: float = 30.0
+    holdout: float = 0.05
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A training run.
+
+    Attributes:
+        data: Folder, glob, manifest or file.
+        pretext: Name of the pretext.
+        encoder: Names of encoders, one a stream; empty chooses by stream and device.
+        stream: Streams to learn from; empty takes the first that pretext and data share.
+        steps: Budget in optimiser steps; at most one budget may be given.
+        epochs: Budget in visits to every recording.
+        minutes: Budget in time on this machine, measured before the start.
+        batch: Recordings a step over all processes.
+        parts: Micro-batches a step; same result, less memory, one more forward pass.
+        seed: Seed of everything.
+        start: Encoder to start from: a run, an encoder folder, or a file of weights.
+        precision: "auto", "fp32" or "bf16".
+        checkpoint: Seconds between checkpoints.
+        question: Settings of the pretext.
+        architecture: Settings of each stream's encoder.
+        clip: For each stream the fields of its clips that differ from the encoder's own.
+        optimiser: How weights change.
+        loading: How recordings reach the device.
+    """
+
+    data: str
+    pretext: str = "taco"
+    encoder: tuple[str, ...] = ()
+    stream: tuple[str, ...] = ()
+    steps: int | None = None
+    epochs: float | None = None
+    minutes: float | None = None
+    batch: int = 64
+    parts: int = 1
+    seed: int = 0
+    start: str | None = None
+    precision: str = "auto"
+    checkpoint: float = 60.0
+    question: dict[str, Any] = field(default_factory=dict)
+    architecture: dict[str, dict[str, Any]] = field(default_factory=dict)
+    clip: dict[str, dict[str, Any]] = field(default_factory=dict)
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    loading: Loading = field(default_factory=Loading)
+
+    def __post_init__(self) -> None:
+        given = [n for n in ("steps", "epochs", "minutes") if getattr(self, n) is not None]
+        if len(given) > 1:
+            raise ConfigError(f"{' and '.join(given)} are both given; a run has one budget.")
+        for name in given:
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} must be positive, not {getattr(self, name)}.")
+        if self.batch < 2:
+            raise ConfigError(f"batch must be at least 2, not {self.batch}.")
+        if not 1 <= self.parts <= self.batch:
+            raise ConfigError(
+                f"parts must lie between 1 and batch ({self.batch}), not {self.parts}."
+            )
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise unknown("precision", self.precision, ["auto", "fp32", "bf16"])
+
+
+def make(kind: type, values: Mapping[str, Any], where: str) -> Any:
+    """A settings dataclass from a mapping, such as a section of a TOML file.
+
+    Nested dataclasses are made of nested mappings; lists become tuples.
+
+    Raises:
+        ConfigError: If a key is unknown (with a suggestion) or a value is refused.
+    """
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    filled = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise unknown(f"setting in {where}", key, fields)
+        default = fields[key].default_factory
+        if isinstance(default, type) and dataclasses.is_dataclass(default):
+            value = make(default, value, f"{where}.{key}") if isinstance(value, Mapping) else value
+        if isinstance(value, list):
+            value = tuple(value)
+        filled[key] = value
+    try:
+        return kind(**filled)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def with_clip(spec: ClipSpec, changes: Mapping[str, Any], stream: str) -> ClipSpec:
+    """The encoder's clip with the user's changes.
+
+    Raises:
+        ConfigError: If a field is unknown.
+    """
+    known = {f.name for f in dataclasses.fields(ClipSpec)}
+    for key in changes:
+        if key not in known:
+            raise unknown(f"setting in clip.{stream}", key, known)
+    return dataclasses.replace(spec, **changes)

@@ -1,0 +1,184 @@
+"""One backward pass over a batch, whole or in parts, on one process or many, with one result.
+
+Contrast compares recordings with each other, so the usual sum of micro-batch gradients is not the
+gradient of the batch: each recording would see fewer negatives. Here the features of all parts and
+ranks are brought together first, the loss is taken once over all of them, and its gradient with
+respect to each feature is carried back through the part it came from (Gao et al. 2021, "Scaling
+deep contrastive learning batch size under memory limited setup", Section 3). Parts cost a second
+forward pass; a batch in one part does not.
+
+Batch normalisation is the exception: its statistics are those of a part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mainspring.encoders.encoder import Encoder
+from mainspring.pretexts.pretext import Batch, Features, Outcome, Pretext, Views
+from mainspring.training.order import torch_seed
+
+
+def learn(
+    pretext: Pretext,
+    encoders: Mapping[str, Encoder],
+    parts: Sequence[Batch],
+    key: tuple[int, ...],
+    autocast: Callable[[], AbstractContextManager],
+) -> tuple[Outcome, Features, Batch]:
+    """Fills the gradients of pretext and encoders with those of the whole batch.
+
+    Args:
+        pretext: What is asked.
+        encoders: The encoder of each stream.
+        parts: This process's share of the batch, cut in micro-batches.
+        key: (seed, samples seen): all randomness of the step derives from it.
+        autocast: Opens the precision context for encoding.
+
+    Returns:
+        The outcome over the global batch, its detached features, and its facts without samples.
+    """
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+    def encode(index: int) -> Features:
+        seed = torch_seed(*key, 1, rank, index)
+        torch.manual_seed(seed)
+        parts[index].generator.manual_seed(seed)
+        with autocast():
+            return pretext.encode(encoders, parts[index])
+
+    kept: list[Features | None] = [None] * len(parts)
+    own: list[Features] = []
+    for index in range(len(parts)):
+        if len(parts) == 1:
+            features = kept[index] = encode(index)
+        else:
+            with torch.no_grad(), frozen_statistics(pretext, *encoders.values()):
+                features = encode(index)
+        own.append({name: _exact(value.detach()) for name, value in features.items()})
+
+    counts = _everyone([len(part) for part in parts], world)
+    whole = {
+        name: _gather(torch.cat([features[name] for features in own]), counts, world)
+        for name in own[0]
+    }
+    for value in whole.values():
+        value.requires_grad_(value.is_floating_point())
+    facts = _join([part.without_samples() for part in parts], counts, world)
+
+    torch.manual_seed(torch_seed(*key, 2))
+    outcome = pretext.ask(whole, facts)
+    outcome.loss.backward()
+
+    first = sum(counts[:rank])
+    for index, part in enumerate(parts):
+        features = kept[index] or encode(index)
+        slots = slice(first, first + len(part))
+        first += len(part)
+        pairs = [
+            (value, whole[name].grad[slots].to(value.dtype) * world)  # type: ignore[index]
+            for name, value in features.items()
+            if value.requires_grad and whole[name].grad is not None
+        ]
+        if pairs:
+            torch.autograd.backward([p[0] for p in pairs], [p[1] for p in pairs])
+    if world > 1:
+        average_gradients([*pretext.parameters(), *_parameters(encoders)], world)
+    return outcome, {name: value.detach() for name, value in whole.items()}, facts
+
+
+def average_gradients(parameters: Sequence[nn.Parameter], world: int) -> None:
+    """Means of the gradients over all ranks, in one message.
+
+    A loss over gathered features gives every rank the full gradient of its own features; `learn`
+    scales them by the number of ranks so that this mean is their sum, while heads that worked on
+    the gathered features, equal on every rank, stay as they are.
+    """
+    grads = [
+        p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters if p.requires_grad
+    ]
+    if not grads:
+        return
+    flat = torch.cat([grad.flatten() for grad in grads])
+    dist.all_reduce(flat)
+    flat /= world
+    start = 0
+    for parameter in parameters:
+        if parameter.requires_grad:
+            stop = start + parameter.numel()
+            parameter.grad = flat[start:stop].view_as(parameter).clone()
+            start = stop
+
+
+@contextmanager
+def frozen_statistics(*modules: nn.Module) -> Iterator[None]:
+    """Batch statistics are used but not remembered, so a second forward pass changes nothing."""
+    norms = [
+        layer
+        for module in modules
+        for layer in module.modules()
+        if isinstance(layer, _BatchNorm) and layer.track_running_stats
+    ]
+    for layer in norms:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in norms:
+            layer.track_running_stats = True
+
+
+def _exact(value: Tensor) -> Tensor:
+    """Losses are taken in float32, whatever the encoders computed in."""
+    return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
+
+
+def _parameters(encoders: Mapping[str, Encoder]) -> list[nn.Parameter]:
+    return [p for name in sorted(encoders) for p in encoders[name].parameters()]
+
+
+def _everyone(counts: list[int], world: int) -> list[int]:
+    """Recordings each rank holds (bad files make shares uneven)."""
+    total = sum(counts)
+    if world == 1:
+        return [total]
+    every: list[int] = [0] * world
+    dist.all_gather_object(every, total)
+    return every
+
+
+def _gather(value: Tensor, counts: list[int], world: int) -> Tensor:
+    """Rows of all ranks in rank order; a copy, without graph."""
+    if world == 1:
+        return value.clone() if value.is_floating_point() else value
+    widest = max(counts)
+    padded = value.new_zeros((widest, *value.shape[1:]))
+    padded[: len(value)] = value
+    every = [torch.empty_like(padded) for _ in range(world)]
+    dist.all_gather(every, padded)
+    return torch.cat([rows[:count] for rows, count in zip(every, counts, strict=True)])
+
+
+def _join(parts: list[Batch], counts: list[int], world: int) -> Batch:
+    """The facts of the global batch."""
+
+    def whole(pick: Callable[[Batch], Tensor]) -> Tensor:
+        return _gather(torch.cat([pick(part) for part in parts]), counts, world)
+
+    streams = {}
+    for stream, views in parts[0].streams.items():
+        streams[stream] = Views(
+            samples=None,
+            present=whole(lambda b, s=stream: b[s].present),  # type: ignore[misc]
+            factors={
+                name: whole(lambda b, s=stream, n=name: b[s].factors[n])  # type: ignore[misc]
+                for name in views.factors
+            },
+        )
+    return Batch(streams, whole(lambda b: b.recording), parts[0].generator)

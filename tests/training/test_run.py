@@ -1,0 +1,179 @@
+"""The run folder refuses what would lose something and says the way out."""
+
+import errno
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from mainspring.clips import ClipSpec
+from mainspring.errors import ConfigError, RunError
+from mainspring.training import checkpoint
+from mainspring.training.progress import Alarms, Log, clock, line
+from mainspring.training.run import Run, plain, write
+from mainspring.training.settings import Loading, Settings, make, with_clip
+
+
+def test_a_new_folder_gets_its_parts_and_config(tmp_path):
+    run = Run(tmp_path / "run")
+    assert run.begin(plain(Settings(data="x", steps=3))) is False
+    assert run.checkpoints.is_dir()
+    config = run.config()
+    assert config["steps"] == 3
+    assert config["optimiser"]["name"] == "adamw"
+    assert run.begin(plain(Settings(data="x", steps=3))) is True
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.doc").write_text("precious")
+    with pytest.raises(RunError, match="not empty and holds no run"):
+        Run(tmp_path).begin({})
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.doc"]
+
+
+def test_a_changed_config_names_the_keys_and_both_ways_out(tmp_path):
+    run = Run(tmp_path / "run")
+    run.begin(plain(Settings(data="x")))
+    run.resolve({"steps": 100})
+    with pytest.raises(RunError) as error:
+        run.begin(plain(Settings(data="x", batch=32, loading=Loading(workers=3))))
+    text = str(error.value)
+    assert "batch: 64 -> 32" in text
+    assert "loading.workers: -1 -> 3" in text
+    assert "seed" not in text
+    assert "resume" in text
+    assert "--out" in text
+
+
+def test_two_writers_are_refused(tmp_path):
+    run = Run(tmp_path / "run")
+    code = (
+        "import sys, time\n"
+        "from mainspring.training.run import Run\n"
+        f"with Run({str(run.folder)!r}).alone():\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(RunError, match="Another process"), run.alone():
+            pass
+        other.kill()
+    with run.alone():
+        pass
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    write(path, b"old")
+
+    def full(file):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(RunError, match="the disk is full"):
+        write(path, full)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_no_run_here(tmp_path):
+    with pytest.raises(RunError, match="no run folder"):
+        Run(tmp_path).config()
+
+
+def modules() -> tuple[dict[str, nn.Module], torch.optim.Optimizer]:
+    layer = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    return {"layer": layer}, torch.optim.AdamW(layer.parameters())
+
+
+def test_checkpoints_restore_weights_optimiser_and_quarantine(tmp_path):
+    parts, optimiser = modules()
+    for step in range(1, 5):
+        parts["layer"](torch.randn(4, 2)).square().sum().backward()
+        optimiser.step()
+        checkpoint.save(tmp_path, step, parts, optimiser, {3: "bad.mp4: no frames"})
+    assert len(list(tmp_path.glob("*.pt"))) == checkpoint.KEEP
+    fresh, other = modules()
+    step, quarantined = checkpoint.restore(tmp_path, fresh, other, torch.device("cpu"))
+    assert step == 4
+    assert quarantined == {3: "bad.mp4: no frames"}
+    for name, value in parts["layer"].state_dict().items():
+        assert torch.equal(value, fresh["layer"].state_dict()[name])
+    assert torch.equal(
+        optimiser.state_dict()["state"][0]["exp_avg"], other.state_dict()["state"][0]["exp_avg"]
+    )
+
+
+def test_a_broken_checkpoint_falls_back_to_the_one_before(tmp_path):
+    parts, optimiser = modules()
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, parts, optimiser, {})
+    (tmp_path / "step-00000002.pt").write_bytes(b"half")
+    assert checkpoint.restore(tmp_path, parts, optimiser, torch.device("cpu"))[0] == 1
+    (tmp_path / "step-00000001.pt").write_bytes(b"")
+    with pytest.raises(RunError, match="None of the 2 checkpoints"):
+        checkpoint.restore(tmp_path, parts, optimiser, torch.device("cpu"))
+
+
+def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):
+    sheet = tmp_path / "metrics.jsonl"
+    sheet.write_text("".join(json.dumps({"step": s}) + "\n" for s in range(1, 6)) + '{"st')
+    checkpoint.rewind(sheet, 3)
+    assert [json.loads(row)["step"] for row in sheet.read_text().splitlines()] == [1, 2, 3]
+
+
+def test_settings_reject_typos_and_contradictions():
+    with pytest.raises(ConfigError, match="Did you mean 'weight_decay'"):
+        make(Settings, {"data": "x", "optimiser": {"weight_decy": 1}}, "config")
+    with pytest.raises(ConfigError, match="steps and minutes"):
+        Settings(data="x", steps=1, minutes=1.0)
+    with pytest.raises(ConfigError, match="must be positive"):
+        Settings(data="x", steps=0)
+    with pytest.raises(ConfigError, match="parts"):
+        Settings(data="x", batch=4, parts=5)
+    with pytest.raises(ConfigError, match="Did you mean 'stride'"):
+        with_clip(ClipSpec(8), {"stide": 2}, "video")
+
+
+def test_settings_survive_the_file():
+    settings = make(
+        Settings, {"data": "x", "encoder": ["a"], "optimiser": {"lr": 0.1}}, "config"
+    )
+    assert settings.encoder == ("a",)
+    assert make(Settings, plain(settings), "config") == settings
+
+
+def test_alarms_are_raised_once_each():
+    alarms = Alarms()
+    said = [alarms.check(s, {"spread": 0.02, "rank": 3.0, "waiting": 0.9}) for s in range(60)]
+    texts = sum(said, [])
+    assert len(texts) == 2
+    assert "collapsed" in texts[0]
+    assert "waits for data" in texts[1]
+    healthy = Alarms()
+    assert not any(
+        healthy.check(s, {"spread": 0.9, "rank": 9.0, "waiting": 0.05}) for s in range(60)
+    )
+
+
+def test_progress_line_says_everything(tmp_path):
+    text = line(5, 10, 1.25, {"direction": (0.8, 0.5)}, 7.4, 120.0, 0.04, 75)
+    for part in ("5/10", "50%", "1.2500", "direction 80% (chance 50%)", "rank 7.4", "120 samples/s",
+                 "waiting 4%", "left 1:15"):
+        assert part in text
+    assert clock(3725) == "1:02:05"
+    out = io.StringIO()
+    log = Log(tmp_path / "log.txt", out=out, every=3600)
+    log.say("hello")
+    log.update("one")
+    log.update("two")
+    log.update("three", final=True)
+    assert out.getvalue() == "hello\none\nthree\n"
+    assert (tmp_path / "log.txt").read_text() == "hello\none\nthree\n"
