@@ -1,0 +1,54 @@
+"""Mainspring learns from unlabelled sequences: videos, sounds, time series and texts.
+
+    import mainspring as ms
+
+    ms.pretrain("videos/", pretext="taco", out="runs/first")
+    vectors = ms.embed("runs/first", "videos/")
+
+Each name is imported when it is first used, so that `import mainspring` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mainspring.api import check, embed, load, pretrain, probe, recordings, search
+    from mainspring.errors import ConfigError, DataError, MainspringError, RunError
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "check": "api",
+    "embed": "api",
+    "load": "api",
+    "pretrain": "api",
+    "probe": "api",
+    "recordings": "api",
+    "search": "api",
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "MainspringError": "errors",
+    "RunError": "errors",
+}
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "MainspringError",
+    "RunError",
+    "check",
+    "embed",
+    "load",
+    "pretrain",
+    "probe",
+    "recordings",
+    "search",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mainspring' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"mainspring.{_HOMES[name]}"), name)

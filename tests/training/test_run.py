@@ -143,9 +143,7 @@ def test_settings_reject_typos_and_contradictions():
 
 
 def test_settings_survive_the_file():
-    settings = make(
-        Settings, {"data": "x", "encoder": ["a"], "optimiser": {"lr": 0.1}}, "config"
-    )
+    settings = make(Settings, {"data": "x", "encoder": ["a"], "optimiser": {"lr": 0.1}}, "config")
     assert settings.encoder == ("a",)
     assert make(Settings, plain(settings), "config") == settings
 
@@ -153,10 +151,13 @@ def test_settings_survive_the_file():
 def test_alarms_are_raised_once_each():
     alarms = Alarms()
     said = [alarms.check(s, {"spread": 0.02, "rank": 3.0, "waiting": 0.9}) for s in range(60)]
-    texts = sum(said, [])
+    texts = [text for texts in said for text in texts]
     assert len(texts) == 2
     assert "collapsed" in texts[0]
     assert "waits for data" in texts[1]
+    patient = Alarms(begin=50)
+    said = [patient.check(s, {"spread": 0.02}) for s in range(1, 100)]
+    assert [s for s, texts in enumerate(said, 1) if texts] == [70]
     healthy = Alarms()
     assert not any(
         healthy.check(s, {"spread": 0.9, "rank": 9.0, "waiting": 0.05}) for s in range(60)
@@ -165,8 +166,16 @@ def test_alarms_are_raised_once_each():
 
 def test_progress_line_says_everything(tmp_path):
     text = line(5, 10, 1.25, {"direction": (0.8, 0.5)}, 7.4, 120.0, 0.04, 75)
-    for part in ("5/10", "50%", "1.2500", "direction 80% (chance 50%)", "rank 7.4", "120 samples/s",
-                 "waiting 4%", "left 1:15"):
+    for part in (
+        "5/10",
+        "50%",
+        "1.2500",
+        "direction 80% (chance 50%)",
+        "rank 7.4",
+        "120 samples/s",
+        "waiting 4%",
+        "left 1:15",
+    ):
         assert part in text
     assert clock(3725) == "1:02:05"
     out = io.StringIO()

@@ -13,7 +13,7 @@ class StreamInfo:
 
     Attributes:
         kind: One of `STREAMS`.
-        length: Native samples (frames, audio samples, rows); an estimate where a container has none.
+        length: Native samples (frames, audio samples, rows), estimated if the container is silent.
         rate: Native samples per second (mean rate for variable frame rates; 1.0 for series
             without a time column).
         seconds: Duration.

@@ -143,7 +143,7 @@ def shares(
             multiprocessing_context="forkserver",
             prefetch_factor=2,
         )
-        ready = iter(source)
+        ready: Iterator = iter(source)
     else:
         ready = _ahead(collate([draws[n] for n in step]) for step in numbers)
     while True:

@@ -35,6 +35,7 @@ from mainspring.training.step import learn
 
 MOST_FAILING = 0.5
 HELD_SAMPLES = 512
+QUIET_STEPS = 20
 
 
 @dataclass
@@ -119,11 +120,13 @@ def train(plan: Plan, run: Run, steps: int, log: Log, fabric: Fabric) -> Finishe
     draws = loader.Draws(plan.catalogue, plan.reader, plan.pretext, settings.seed)
     workers = settings.loading.workers
     if workers < 0:
-        workers = 0 if plan.cached[0] else max(1, (os.cpu_count() or 2) - 1)
+        cheap = plan.cached[0] or set(plan.clips) == {"series"}
+        workers = 0 if cheap else max(1, (os.cpu_count() or 2) - 1)
     ready = loader.shares(
         draws, settings.batch, taken, steps, fabric.global_rank, fabric.world_size, workers
     )
-    alarms, peak = Alarms(), settings.optimiser.peak(settings.batch)
+    alarms = Alarms(begin=max(taken + QUIET_STEPS, steps // 5))
+    peak = settings.optimiser.peak(settings.batch)
     begun = saved = time.perf_counter()
     waited, losses = 0.0, deque[float](maxlen=max(1, steps // 10))
     recent: deque[tuple[float, float]] = deque(maxlen=20)

@@ -19,19 +19,26 @@ import torch
 from mainspring.clips import ClipSpec
 from mainspring.encoders import catalog as encoder_catalog
 from mainspring.encoders.encoder import Encoder
+from mainspring.encoders.weights import load_weights
 from mainspring.errors import ConfigError, DataError
 from mainspring.pretexts import catalog as pretext_catalog
 from mainspring.pretexts.pretext import Pretext
 from mainspring.recordings.cache import Cache
-from mainspring.recordings.catalogue import Catalogue, open_catalogue, windowed
+from mainspring.recordings.catalogue import Catalogue, windowed
 from mainspring.recordings.reader import Reader
-from mainspring.recordings.recording import Recording
-from mainspring.recordings.survey import survey
+from mainspring.recordings.recording import STREAMS
 from mainspring.training.order import seeded, torch_seed
 from mainspring.training.settings import Settings, make, with_clip
 
 SHORTEST_SHARE = 0.1
 LEAST_RECORDINGS = 2
+CLIPS_A_WINDOW = 8
+DEFAULTS = {
+    "video": ("r2plus1d_tiny", "r2plus1d18"),
+    "audio": ("logmel", "logmel"),
+    "series": ("dilated", "dilated"),
+}
+"""Encoder of a stream where none is named: on a CPU, on a GPU."""
 
 
 @dataclass
@@ -65,45 +72,39 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def make_plan(
-    settings: Settings, remember: Path | None = None, progress: Callable | None = None
-) -> Plan:
-    """Looks at the data and builds everything a run needs.
+def make_plan(settings: Settings, found: Catalogue) -> Plan:
+    """Looks at the recordings and builds everything a run needs.
 
     Args:
         settings: What was asked.
-        remember: Folder where facts about files are kept for the next time.
-        progress: Called with (done, total) while files are looked at.
+        found: The surveyed catalogue.
 
     Raises:
         DataError: If there is nothing to learn from; the message counts the reasons.
         ConfigError: If settings name what does not exist or contradict each other.
     """
-    notes: list[str] = []
+    notes = list(found.notes)
     kind = pretext_catalog.find(settings.pretext)
     config = make(kind.Config, settings.question, "question")
-    found = survey(
-        open_catalogue(settings.data),
-        workers=os.cpu_count() or 1,
-        progress=progress,
-        **({} if remember is None else {"store": remember}),
-    )
-    recordings = list(found)
-    problems = [(r.name, r.problem) for r in recordings if r.problem]
-    good = [i for i, r in enumerate(recordings) if not r.problem]
-    if not good:
+    reasons = found.column("problem")
+    problems = [
+        (found[row].name, str(reasons[row])) for row in np.flatnonzero(_known(reasons)).tolist()
+    ]
+    failed = Counter(reason for _, reason in problems)
+    good = found.usable()
+    if not len(good):
         raise DataError(
-            f"None of the {len(recordings)} recordings in {settings.data} can be used. "
-            + _reasons(Counter(reason for _, reason in problems))
-            + " `mainspring check` lists them."
+            f"None of the {len(found)} recordings in {settings.data} can be used. "
+            f"{_reasons(failed)} `mainspring check` lists them."
         )
-    streams = _streams(settings, kind, [recordings[i] for i in good], notes)
-    kept = [i for i in good if all(s in recordings[i].streams for s in streams)]
+    streams = _streams(settings, kind, good, notes)
+    there = np.logical_and.reduce([np.isfinite(good.column(f"{s}.seconds")) for s in streams])
     aside: Counter[str] = Counter()
-    if len(kept) < len(good):
-        aside[f"no {' and '.join(streams)} stream"] = len(good) - len(kept)
+    if not there.all():
+        aside[f"no {' and '.join(streams)} stream"] = int((~there).sum())
+    recordings = good.select(there)
 
-    encoders = _encoders(settings, streams, [recordings[i] for i in kept], notes)
+    encoders = _encoders(settings, streams, recordings, notes)
     clips = {s: with_clip(encoders[s].clip, settings.clip.get(s, {}), s) for s in streams}
     dims = {s: encoders[s].dim for s in streams}
 
@@ -112,43 +113,31 @@ def make_plan(
         return kind(clips, dims, count, config)
 
     for stream in streams:
-        clips[stream] = _fit(
-            stream,
-            clips,
-            ask,
-            [
-                recordings[i].streams[stream].seconds
-                if recordings[i].end is None and recordings[i].start == 0
-                else _seconds(recordings[i], stream)
-                for i in kept
-            ],
-            settings,
-            [recordings[i].streams[stream].rate for i in kept],
-            notes,
-        )
-    pretext = ask(clips, len(kept))
-    selected = windowed(found.select(kept), settings.loading.window, None)
-    reader = Reader(clips)
-    long_enough = []
-    for row, recording in enumerate(selected):
-        timeline = reader.timeline(recording)
-        if all(timeline[s].length >= pretext.needs(s) for s in streams):
-            long_enough.append(row)
-    if len(long_enough) < len(selected):
+        clips[stream] = _fit(stream, clips, ask, recordings, settings, notes)
+    pretext = ask(clips, len(recordings))
+    needed = [
+        pretext.needs(s) / (clips[s].rate or float(np.median(recordings.column(f"{s}.rate"))))
+        for s in streams
+    ]
+    window = max(settings.loading.window, CLIPS_A_WINDOW * max(needed))
+    recordings = windowed(recordings, window, None)
+    enough = np.logical_and.reduce(
+        [_positions(recordings, s, clips[s]) >= pretext.needs(s) for s in streams]
+    )
+    if not enough.all():
         need = ", ".join(_need(s, pretext.needs(s), clips[s]) for s in streams)
-        aside[f"shorter than {settings.pretext} needs ({need})"] = len(selected) - len(long_enough)
-    if len(long_enough) < LEAST_RECORDINGS:
+        aside[f"shorter than {settings.pretext} needs ({need})"] = int((~enough).sum())
+    if enough.sum() < LEAST_RECORDINGS:
         raise DataError(
-            f"Only {len(long_enough)} of {len(recordings)} recordings in {settings.data} can be "
-            f"used, and {settings.pretext} needs at least {LEAST_RECORDINGS}. "
-            + _reasons(Counter(reason for _, reason in problems) + aside)
+            f"Only {enough.sum()} of {len(found)} recordings in {settings.data} can be used, and "
+            f"{settings.pretext} needs at least {LEAST_RECORDINGS}. {_reasons(failed + aside)}"
         )
-    usable = selected.select(long_enough)
+    usable = recordings.select(enough)
     train, held = _hold_out(usable, settings)
-    if isinstance(settings.batch, int) and len(train) < settings.batch:
+    if len(train) < settings.batch:
         notes.append(
             f"The batch of {settings.batch} is larger than the {len(train)} recordings: some "
-            "recordings stand in a batch twice."
+            "stand in a batch twice."
         )
     pretext = ask(clips, len(train))
     pretext.attach(encoders)
@@ -168,12 +157,30 @@ def make_plan(
     )
 
 
+def _known(column: np.ndarray) -> np.ndarray:
+    """Where a column of text holds any."""
+    return np.array([value is not None for value in column], bool)
+
+
+def _seconds(recordings: Catalogue, stream: str) -> np.ndarray:
+    """How long a stream lasts within each recording's span."""
+    stop = np.fmin(recordings.column(f"{stream}.seconds"), recordings.column("end"))
+    return np.maximum(stop - recordings.column("start"), 0.0)
+
+
+def _positions(recordings: Catalogue, stream: str, spec: ClipSpec) -> np.ndarray:
+    """Positions each recording has on the grid of a clip, as the reader counts them."""
+    rate = spec.rate or recordings.column(f"{stream}.rate")
+    return np.maximum(np.floor(_seconds(recordings, stream) * rate + 1e-6), 1).astype(np.int64)
+
+
 def _streams(
-    settings: Settings, kind: type[Pretext], recordings: list[Recording], notes: list[str]
+    settings: Settings, kind: type[Pretext], recordings: Catalogue, notes: list[str]
 ) -> list[str]:
     """Which streams to learn from."""
-    there = Counter(stream for r in recordings for stream in r.streams)
-    held = ", ".join(f"{name} in {count}" for name, count in there.most_common())
+    counts = {s: int(np.isfinite(recordings.column(f"{s}.seconds")).sum()) for s in STREAMS}
+    there = {stream: count for stream, count in counts.items() if count}
+    held = ", ".join(f"{name} in {count}" for name, count in there.items())
     for stream in settings.stream:
         if stream not in there:
             raise DataError(f"No recording has a stream {stream!r}. There is {held}.")
@@ -194,7 +201,7 @@ def _streams(
 
 
 def _encoders(
-    settings: Settings, streams: list[str], recordings: list[Recording], notes: list[str]
+    settings: Settings, streams: list[str], recordings: Catalogue, notes: list[str]
 ) -> dict[str, Encoder]:
     """One encoder a stream, with weights that depend on the seed alone."""
     named = {encoder_catalog.find(name).stream: name for name in settings.encoder}
@@ -205,17 +212,20 @@ def _encoders(
             )
     built = {}
     for index, stream in enumerate(streams):
-        name = named.get(stream) or encoder_catalog.default(stream, torch.cuda.is_available())
+        name = named.get(stream) or DEFAULTS[stream][torch.cuda.is_available()]
         if stream not in named:
             notes.append(f"Encoder for {stream}: {name} (--encoder takes another).")
         options = dict(settings.architecture.get(stream, {}))
         if stream == "series":
-            options.setdefault("channels", recordings[0].streams[stream].channels)
+            options.setdefault("channels", int(recordings.column("series.channels")[0]))
         torch.manual_seed(torch_seed(settings.seed, 0, 0, index))
         try:
             built[stream] = encoder_catalog.find(name)(**options)
         except TypeError as error:
             raise ConfigError(f"architecture.{stream}: {error}") from error
+        if settings.start:
+            report = load_weights(built[stream], Path(settings.start))
+            notes.append(f"Weights for {stream} from {settings.start}: {report}")
     return built
 
 
@@ -223,9 +233,8 @@ def _fit(
     stream: str,
     clips: dict[str, ClipSpec],
     ask: Callable[[Mapping[str, ClipSpec], int], Pretext],
-    seconds: list[float],
+    recordings: Catalogue,
     settings: Settings,
-    rates: list[float],
     notes: list[str],
 ) -> ClipSpec:
     """The clip, made shorter in time if a tenth of the recordings would be too short for it.
@@ -233,31 +242,31 @@ def _fit(
     Video keeps its number of frames and takes them closer together; sound and series keep their
     rate and take fewer samples. What the user set himself stays.
     """
-    spec = clips[stream]
-    native = float(np.median(rates))
+    spec, mine = clips[stream], settings.clip.get(stream, {})
+    native = float(np.median(recordings.column(f"{stream}.rate")))
     rate = spec.rate or native
-    shortest = float(np.quantile(seconds, SHORTEST_SHARE))
-    shortest = min(shortest, settings.loading.window)
-    need = ask(clips, len(seconds)).needs(stream)
-    scale = shortest * rate / need
-    if scale >= 1:
+    shortest = float(np.quantile(_seconds(recordings, stream), SHORTEST_SHARE))
+
+    def need(changed: ClipSpec) -> int:
+        return ask({**clips, stream: changed}, len(recordings)).needs(stream)
+
+    room = int(np.floor(shortest * rate + 1e-6))
+    if room >= need(spec):
         return spec
-    mine = settings.clip.get(stream, {})
     if stream == "video" and "rate" not in mine:
-        faster = min(rate / scale, max(native, rate))
-        changed = dataclasses.replace(spec, rate=round(float(np.nextafter(faster, np.inf)), 3))
-        what = f"{spec.length} frames at {changed.rate / changed.stride:.3g} a second"
+        faster = min((need(spec) + 1) / max(shortest, 1e-6), max(native, rate))
+        changed = dataclasses.replace(spec, rate=round(faster, 3))
+        what = f"{spec.length} frames at {faster / spec.stride:.3g} a second"
     elif stream != "video" and "length" not in mine:
-        length = int(spec.length * scale)
-        while length > 1 and (
-            ask({**clips, stream: dataclasses.replace(spec, length=length)}, len(seconds)).needs(
-                stream
-            )
-            > shortest * rate + 1e-6
-        ):
-            length -= max(1, length // 50)
-        changed = dataclasses.replace(spec, length=max(2, length))
-        what = f"{changed.length} samples"
+        low, high = 2, spec.length  # `need` grows with the length
+        while low < high:
+            middle = (low + high + 1) // 2
+            if need(dataclasses.replace(spec, length=middle)) <= room:
+                low = middle
+            else:
+                high = middle - 1
+        changed = dataclasses.replace(spec, length=low)
+        what = f"{low} samples"
     else:
         return spec
     notes.append(
@@ -265,12 +274,6 @@ def _fit(
         f"recordings last less than {shortest:.3g} s (clip.{stream} in the config sets it)."
     )
     return changed
-
-
-def _seconds(recording: Recording, stream: str) -> float:
-    whole = recording.streams[stream].seconds
-    end = whole if recording.end is None else min(recording.end, whole)
-    return max(0.0, end - recording.start)
 
 
 def _need(stream: str, positions: int, spec: ClipSpec) -> str:
@@ -286,7 +289,8 @@ def _reasons(counts: Mapping[str, int]) -> str:
 
 def _hold_out(usable: Catalogue, settings: Settings) -> tuple[Catalogue, Catalogue]:
     """Keeps a share of the groups (files where there are none) out of training."""
-    keys = [r.group or r.uri for r in usable]
+    pairs = zip(usable.column("group"), usable.column("uri"), strict=True)
+    keys = [group if group is not None else uri for group, uri in pairs]
     names = sorted(set(keys))
     count = round(len(names) * settings.loading.holdout)
     if count == 0 or len(names) - count < LEAST_RECORDINGS:
@@ -304,12 +308,12 @@ def _cache(
 ) -> tuple[Reader, tuple[bool, int]]:
     """A reader with a cache where the decoded recordings fit the budget."""
     budget = int(settings.loading.cache_gb * 1e9)
-    folder = Path(settings.loading.cache or default_cache())
+    folder = Path(settings.loading.cache or default_cache() / "decoded")
     cache = Cache(folder, budget)
     fits, size = cache.fits(usable, clips)
-    if fits and budget:
+    if fits and size:
         return Reader(clips, cache), (True, size)
-    if budget:
+    if size and budget:
         notes.append(
             f"Decoded, the recordings would take {size / 1e9:.1f} GB, more than the cache's "
             f"{settings.loading.cache_gb:g} GB: they are decoded as they are needed."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 import time
 from collections import deque
@@ -31,15 +30,19 @@ class Log:
         path: Path | None = None,
         quiet: bool = False,
         every: float = 10.0,
-        out: io.TextIOBase | None = None,
+        out: Any = None,
     ) -> None:
         self.path = path
         self.quiet = quiet
         self.every = every
-        self.out: Any = out or sys.stderr
+        self.out = out or sys.stderr
         self._live = self.out.isatty()
         self._open = False
         self._last = float("-inf")
+
+    def into(self, path: Path | None) -> Log:
+        """A log that also writes to a file; without one, a log that says nothing."""
+        return Log(path, self.quiet or path is None, self.every, self.out)
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -80,14 +83,21 @@ class Alarms:
     Collapse: the mean over the last steps of the spread (0 when all embeddings are one point, 1
     when they fill the sphere) below 0.1, or of the effective rank below 1.5. Starvation: more than
     30 % of the time waiting for data.
+
+    Args:
+        begin: Steps before this one are not looked at: an encoder may well begin collapsed, and the
+            first batches wait for processes to start.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, begin: int = 0) -> None:
+        self.begin = begin
         self.recent: dict[str, deque[float]] = {}
         self.raised: list[str] = []
 
     def check(self, step: int, values: Mapping[str, float]) -> list[str]:
         """Takes one step's "spread", "rank" and "waiting"; returns alarms the first time."""
+        if step <= self.begin:
+            return []
         for name, value in values.items():
             self.recent.setdefault(name, deque(maxlen=WINDOW)).append(value)
 

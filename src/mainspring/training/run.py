@@ -29,6 +29,7 @@ import tomli_w
 
 from mainspring.errors import RunError
 
+LOCK = ".lock"
 _PARTS = ("checkpoints", "encoder", "embeddings", "plots")
 
 
@@ -79,7 +80,7 @@ class Run:
             if path.exists():
                 self._compare(self.config(), plain(config))
                 return True
-            if self.folder.exists() and any(self.folder.iterdir()):
+            if any(item.name != LOCK for item in self.folder.glob("*")):
                 raise RunError(
                     f"{self.folder} is not empty and holds no run (no config.toml). "
                     "Give --out a new folder, or empty this one yourself."
@@ -133,7 +134,7 @@ class Run:
             RunError: If another process is writing to it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / ".lock", "w") as lock:
+        with open(self.folder / LOCK, "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
