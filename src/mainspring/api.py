@@ -108,6 +108,10 @@ def pretrain(
         if lead:
             run.begin(plain(asked))
         fabric.barrier()
+        done = run.read_json("summary.json")
+        if done is not None:
+            (log or Log(quiet=True)).say(f"{out} is finished: {done['steps']} steps.")
+            return done
         told = (log or Log(quiet=True)).into(run.folder / "log.txt" if lead else None)
         found = recordings(data, told)
         plan = make_plan(asked, found)

@@ -367,17 +367,16 @@ def _parse(kind: type, verb: str, words: list[str]) -> tuple[Any, dict[str, Any]
     values.pop("resolved", None)
     if "from" in values:
         values["start"] = values.pop("from")
-    filled = {}
+    start = object.__new__(kind)  # not through __init__: what is still missing is of no type
     for field in fields(kind):
         value = values.pop(field.name, field.default)
-        filled[field.name] = tuple(value) if isinstance(value, list) else value
-        if value is MISSING:
-            filled[field.name] = tyro.MISSING
+        value = tyro.MISSING if value is MISSING else value
+        start.__dict__[field.name] = tuple(value) if isinstance(value, list) else value
     flags = tyro.cli(
         kind,
         args=words,
         prog=f"mainspring {verb}",
-        default=kind(**filled),
+        default=start,
         description=kind.__doc__,
     )
     return flags, values

@@ -150,13 +150,13 @@ def test_settings_survive_the_file():
 
 def test_alarms_are_raised_once_each():
     alarms = Alarms()
-    said = [alarms.check(s, {"spread": 0.02, "rank": 3.0, "waiting": 0.9}) for s in range(60)]
+    said = [alarms.check(s, {"spread": 0.002, "rank": 3.0, "waiting": 0.9}) for s in range(60)]
     texts = [text for texts in said for text in texts]
     assert len(texts) == 2
     assert "collapsed" in texts[0]
     assert "waits for data" in texts[1]
     patient = Alarms(begin=50)
-    said = [patient.check(s, {"spread": 0.02}) for s in range(1, 100)]
+    said = [patient.check(s, {"spread": 0.002}) for s in range(1, 100)]
     assert [s for s, texts in enumerate(said, 1) if texts] == [70]
     healthy = Alarms()
     assert not any(

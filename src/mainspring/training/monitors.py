@@ -12,23 +12,26 @@ from torch import Tensor
 
 
 def effective_rank(embeddings: Float[Tensor, "n dim"]) -> float:
-    """How many directions the embeddings use: exp of the entropy of normalised singular values.
+    """In how many directions embeddings differ: exp of the entropy of their normalised singular
+    values, once their mean is subtracted.
 
     Roy & Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007,
     Definition 1; as a measure of representations RankMe (Garrido et al., ICML 2023, Equation 1).
-    The embeddings are not centred, as there: a constant non-zero embedding has rank 1.
+    Neither subtracts the mean. Here it is, since features after a ReLU share a large one that
+    hides everything else: untrained dilated convolutions on GunPoint have rank 1.1 with it and 7.8
+    without, while a probe on them is right for 96 %.
 
     Returns:
-        Between 1 and min(n, dim); 0 for embeddings that are all zero, NaN for non-finite ones.
+        Between 1 and min(n - 1, dim); 0 for embeddings that are all one point (to a millionth),
+        NaN for non-finite ones.
     """
     values = embeddings.detach().to("cpu", torch.float64)
     if not bool(torch.isfinite(values).all()):
         return float("nan")
-    singular = torch.linalg.svdvals(values)
-    total = singular.sum()
-    if total == 0:
+    singular = torch.linalg.svdvals(values - values.mean(0))
+    if singular.square().sum() <= 1e-12 * values.square().sum():
         return 0.0
-    share = singular / total
+    share = singular / singular.sum()
     return float(torch.exp(torch.special.entr(share).sum()))
 
 

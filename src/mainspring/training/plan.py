@@ -31,8 +31,12 @@ from mainspring.training.order import seeded, torch_seed
 from mainspring.training.settings import Settings, make, with_clip
 
 SHORTEST_SHARE = 0.1
+"""Of the recordings, how many may be too short for a clip before clips are shortened."""
 LEAST_RECORDINGS = 2
+SHORTEST_CLIP = 8
+"""Clips are shortened to an eighth of the encoder's own at most."""
 CLIPS_A_WINDOW = 8
+"""A window of a long recording holds at least so many times what the pretext needs."""
 DEFAULTS = {
     "video": ("r2plus1d_tiny", "r2plus1d18"),
     "audio": ("logmel", "logmel"),
@@ -218,6 +222,8 @@ def _encoders(
         options = dict(settings.architecture.get(stream, {}))
         if stream == "series":
             options.setdefault("channels", int(recordings.column("series.channels")[0]))
+        if stream == "audio" and "rate" in settings.clip.get(stream, {}):
+            options.setdefault("rate", int(settings.clip[stream]["rate"]))
         torch.manual_seed(torch_seed(settings.seed, 0, 0, index))
         try:
             built[stream] = encoder_catalog.find(name)(**options)
@@ -258,7 +264,9 @@ def _fit(
         changed = dataclasses.replace(spec, rate=round(faster, 3))
         what = f"{spec.length} frames at {faster / spec.stride:.3g} a second"
     elif stream != "video" and "length" not in mine:
-        low, high = 2, spec.length  # `need` grows with the length
+        low, high = max(2, spec.length // SHORTEST_CLIP), spec.length  # `need` grows with it
+        if need(dataclasses.replace(spec, length=low)) > room:
+            return spec
         while low < high:
             middle = (low + high + 1) // 2
             if need(dataclasses.replace(spec, length=middle)) <= room:

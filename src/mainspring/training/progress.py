@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-SPREAD_ALARM = 0.1
+SPREAD_ALARM = 0.005
 RANK_ALARM = 1.5
 WAIT_ALARM = 0.3
 WINDOW = 20
@@ -80,9 +80,9 @@ class Log:
 class Alarms:
     """Watches for a collapsed embedding and for a device that starves.
 
-    Collapse: the mean over the last steps of the spread (0 when all embeddings are one point, 1
-    when they fill the sphere) below 0.1, or of the effective rank below 1.5. Starvation: more than
-    30 % of the time waiting for data.
+    Collapse: over the last steps a mean spread below 0.005 (0 when all embeddings are one point, 1
+    when they fill the sphere), or a mean effective rank below 1.5. Starvation: more than 30 % of
+    the time waiting for data.
 
     Args:
         begin: Steps before this one are not looked at: an encoder may well begin collapsed, and the

@@ -73,6 +73,7 @@ def learn(
     facts = _join([part.without_samples() for part in parts], counts, world)
 
     torch.manual_seed(torch_seed(*key, 2))
+    facts.generator.manual_seed(torch_seed(*key, 2))
     outcome = pretext.ask(whole, facts)
     outcome.loss.backward()
 

@@ -1,0 +1,207 @@
+"""What a user meets: wrong words, broken data, folders in the way."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mainspring.cli import main
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def series(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(1)
+    folder = tmp_path / "series"
+    folder.mkdir()
+    for number in range(8):
+        kind = number % 2
+        wave = np.sin(np.arange(160) * (0.1 + 0.2 * kind))[:, None]
+        np.save(folder / f"{'ab'[kind]}{number}.npy", wave + rng.normal(0, 0.05, (160, 2)))
+    return folder
+
+
+SMALL = """
+batch = 4
+[architecture.series]
+width = 8
+depth = 3
+dim = 16
+"""
+
+
+def fails(capsys: pytest.CaptureFixture, *words: str, code: int = 1) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(list(words))
+    assert stop.value.code == code
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    return said.err + said.out
+
+
+def trained(series: Path, tmp_path: Path) -> Path:
+    config = tmp_path / "small.toml"
+    config.write_text(SMALL)
+    out = tmp_path / "run"
+    main(["pretrain", str(series), "--pretext", "forecast", "--out", str(out), "--steps", "3",
+          "--config", str(config)])  # fmt: skip
+    return out
+
+
+def test_help_names_every_verb(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for verb in ("demo", "check", "pretrain", "embed", "probe", "search", "pretexts", "encoders"):
+        assert verb in text
+
+
+def test_a_wrong_verb_is_suggested(capsys):
+    assert "Did you mean 'pretrain'" in fails(capsys, "pretrian", "x", code=2)
+
+
+def test_a_wrong_flag_is_suggested(capsys, series):
+    said = fails(capsys, "pretrain", str(series), "--pretex", "taco", "--out", "x", code=2)
+    assert "--pretext" in said
+
+
+def test_a_wrong_pretext_is_suggested(capsys, series, tmp_path):
+    said = fails(
+        capsys,
+        "pretrain",
+        str(series),
+        "--pretext",
+        "forcast",
+        "--out",
+        str(tmp_path / "r"),
+        code=2,
+    )
+    assert "Did you mean 'forecast'" in said
+
+
+def test_a_wrong_setting_is_suggested(capsys, series, tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text("[optimiser]\nlearning_rat = 1\n")
+    said = fails(
+        capsys, "pretrain", str(series), "--out", str(tmp_path / "r"), "--config", str(config),
+        code=2,
+    )  # fmt: skip
+    assert "learning_rat" in said
+    config.write_text("bacth = 3\n")
+    said = fails(
+        capsys, "pretrain", str(series), "--out", str(tmp_path / "r"), "--config", str(config),
+        code=2,
+    )  # fmt: skip
+    assert "Did you mean 'batch'" in said
+
+
+def test_two_budgets_are_refused(capsys, series, tmp_path):
+    said = fails(
+        capsys, "pretrain", str(series), "--out", str(tmp_path / "r"), "--steps", "3",
+        "--epochs", "2", code=2,
+    )  # fmt: skip
+    assert "one budget" in said
+
+
+@pytest.mark.parametrize("verb", ["check", "pretrain"])
+def test_an_empty_folder_says_so(capsys, tmp_path, verb):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    out = ["--out", str(tmp_path / "r")] if verb == "pretrain" else []
+    said = fails(capsys, verb, str(empty), *out)
+    assert str(empty) in said
+
+
+def test_data_that_is_not_there(capsys, tmp_path):
+    assert "nowhere" in fails(capsys, "check", str(tmp_path / "nowhere"))
+
+
+def test_check_of_nothing_usable_exits_with_one(capsys, tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.mp4").write_text("this is no video")
+    (tmp_path / "d" / "b.mp4").write_bytes(b"")
+    said = fails(capsys, "check", str(tmp_path / "d"))
+    assert "Nothing" in said
+
+
+def test_recordings_too_short_are_counted(capsys, tmp_path):
+    folder = tmp_path / "short"
+    folder.mkdir()
+    for number in range(3):
+        np.save(folder / f"{number}.npy", np.zeros((2, 1)))
+    said = fails(
+        capsys, "pretrain", str(folder), "--pretext", "forecast", "--out", str(tmp_path / "r")
+    )
+    assert "3" in said
+
+
+def test_an_out_folder_with_other_things_is_left_alone(capsys, series, tmp_path):
+    out = tmp_path / "taken"
+    out.mkdir()
+    (out / "thesis.txt").write_text("precious")
+    said = fails(capsys, "pretrain", str(series), "--pretext", "forecast", "--out", str(out))
+    assert "not empty" in said
+    assert (out / "thesis.txt").read_text() == "precious"
+
+
+def test_the_whole_path_on_series(capsys, series, tmp_path):
+    out = trained(series, tmp_path)
+    for name in ("config.toml", "check.json", "metrics.jsonl", "log.txt", "summary.json",
+                 "report.html"):  # fmt: skip
+        assert (out / name).exists(), name
+    capsys.readouterr()
+    main(["embed", str(out), str(series), "--json"])
+    embedded = json.loads(capsys.readouterr().out)
+    assert embedded["recordings"] == 8
+    labels = tmp_path / "labels.csv"
+    rows = [f"{p},{p.name[0]},{'xy'[i % 4 // 2]}" for i, p in enumerate(sorted(series.iterdir()))]
+    labels.write_text("uri,label,other\n" + "\n".join(rows))
+    main(["probe", str(out), str(series), "--labels", str(labels), "--seeds", "1", "--json"])
+    probed = json.loads(capsys.readouterr().out)
+    assert set(probed) == {"trained", "random weights", "raw features", "verdict"}
+    assert probed["raw features"]["probe"]["accuracy"] >= 0.7
+    main(["probe", str(out), str(series), "--labels", str(labels), "--column", "other",
+          "--seeds", "1", "--json"])  # fmt: skip
+    other = json.loads(capsys.readouterr().out)
+    assert other["trained"]["probe"]["classes"] == ["x", "y"]
+    query = sorted(series.iterdir())[0]
+    main(["search", str(out), f"{query}@0-40", "--k", "3", "--json"])
+    hits = json.loads(capsys.readouterr().out)["hits"]
+    assert len(hits) == 3
+    assert hits[0]["score"] >= hits[1]["score"]
+
+
+def test_a_run_without_encoder_or_embeddings_says_what_to_do(capsys, series, tmp_path):
+    said = fails(capsys, "embed", str(tmp_path), str(series))
+    assert "no run folder" in said
+    out = trained(series, tmp_path)
+    said = fails(capsys, "search", str(out), str(sorted(series.iterdir())[0]))
+    assert "mainspring embed" in said
+
+
+def test_json_keeps_stdout_to_one_object(capsys, series, tmp_path):
+    main(["check", str(series), "--pretext", "forecast", "--batch", "4", "--json"])
+    said = capsys.readouterr()
+    report = json.loads(said.out)
+    assert report["usable"] == 8
+    assert report["cost"]["steps"] >= 500
+
+
+@pytest.mark.parametrize(
+    ("verb", "wanted"),
+    [
+        ("pretexts", ["taco", "arrow_of_time", "forecast"]),
+        ("encoders", ["r3d18", "r2plus1d18", "slow18", "slow50", "logmel", "dilated"]),
+    ],
+)
+def test_lists_say_what_there_is(capsys, verb, wanted):
+    main([verb, "--json"])
+    found = json.loads(capsys.readouterr().out)
+    for name in wanted:
+        assert found[name]["citation"]
