@@ -1,0 +1,138 @@
+import json
+
+import numpy as np
+import pytest
+
+from mainspring.errors import DataError
+from mainspring.evaluate.probe import compare, probe
+
+
+def clusters(
+    groups: int, windows: int, classes: int, apart: float, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Vectors whose class moves them `apart`, and whose group moves them too."""
+    rng = np.random.default_rng(seed)
+    of = np.arange(groups) % classes
+    centres = rng.normal(size=(classes, 16))
+    offset = rng.normal(size=(groups, 16))
+    matrix = apart * centres[of][:, None] + offset[:, None]
+    matrix = matrix + 0.3 * rng.normal(size=(groups, windows, 16))
+    names = np.array([f"class {c}" for c in of], object)
+    return (
+        matrix.reshape(-1, 16).astype(np.float32),
+        names.repeat(windows),
+        np.array([f"g{g}" for g in range(groups)], object).repeat(windows),
+    )
+
+
+def test_finds_what_is_there() -> None:
+    result = probe(*clusters(60, 4, 3, apart=2.0))
+    assert result.accuracy > 0.95
+    assert result.low <= result.accuracy <= result.high
+    assert result.chance_uniform == pytest.approx(1 / 3)
+    assert result.confusion.sum() == pytest.approx(240)
+    assert np.trace(result.confusion) / 240 == pytest.approx(result.accuracy)
+    assert result.classes == ["class 0", "class 1", "class 2"]
+    assert result.notes == []
+
+
+def test_finds_nothing_where_nothing_is() -> None:
+    """Windows of one recording are near each other: a split that let them straddle would be right
+    nearly always."""
+    matrix, labels, groups = clusters(18, 6, 3, apart=0.0)
+    result = probe(matrix, labels, groups)
+    assert result.accuracy < 0.55
+    straddling = probe(matrix, labels, np.arange(len(groups)).astype(str).astype(object))
+    assert straddling.accuracy > 0.9
+
+
+def test_the_metrics_by_hand_on_a_lopsided_problem() -> None:
+    """No signal and 9 of 10 rows of one class: the probe says that class, or little else."""
+    rng = np.random.default_rng(0)
+    labels = np.array(["common"] * 90 + ["rare"] * 10, object)
+    groups = np.arange(100).astype(str).astype(object)
+    result = probe(np.zeros((100, 4), np.float32) + rng.normal(), labels, groups)
+    assert result.accuracy == pytest.approx(0.9)
+    assert result.balanced_accuracy == pytest.approx(0.5)
+    assert result.macro_f1 == pytest.approx((2 * 0.9 / 1.9) / 2)
+    assert result.chance_majority == pytest.approx(0.9)
+    np.testing.assert_allclose(result.confusion, [[90, 0], [10, 0]])
+
+
+def test_the_curve_rises_and_ends_with_all_labels() -> None:
+    result = probe(*clusters(200, 1, 4, apart=0.7), per_class=(1, 5, 10, 1000))
+    assert [point.labels for point in result.curve] == [1, 5, 10, None]
+    accuracies = [point.accuracy for point in result.curve]
+    assert accuracies == sorted(accuracies)
+    assert accuracies[-1] == pytest.approx(result.accuracy, abs=0.01)
+    assert accuracies[0] > result.chance_uniform
+    assert result.curve[0].spread > result.curve[-1].spread
+    assert result.curve[0].draws == 15
+
+
+def test_the_strength_is_chosen_from_the_train_folds_alone() -> None:
+    """Test labels that are pure noise cannot be told, however the strength is chosen."""
+    matrix, labels, groups = clusters(40, 1, 2, apart=3.0)
+    rng = np.random.default_rng(3)
+    accuracies = [
+        probe(matrix, rng.permutation(labels), groups, seeds=(0,)).accuracy for _ in range(6)
+    ]
+    assert 0.35 < np.mean(accuracies) < 0.6
+
+
+def test_the_same_seeds_give_the_same_result() -> None:
+    data = clusters(40, 2, 3, apart=0.5)
+    assert probe(*data).to_dict() == probe(*data).to_dict()
+    assert probe(*data, seeds=(7,)).to_dict() != probe(*data, seeds=(8,)).to_dict()
+
+
+def test_the_result_is_plain_json() -> None:
+    said = json.loads(json.dumps(probe(*clusters(20, 1, 2, apart=1.0)).to_dict()))
+    assert said["groups"] == 20
+    assert said["curve"][-1]["labels"] is None
+    assert len(said["confusion"]) == 2
+
+
+def test_rows_without_a_label_are_left_out() -> None:
+    matrix, labels, groups = clusters(40, 1, 2, apart=1.0)
+    some = labels.copy()
+    some[:10] = None
+    result = probe(matrix, some, groups)
+    assert (result.rows, result.unlabelled) == (30, 10)
+    assert result.accuracy == probe(matrix[10:], labels[10:], groups[10:]).accuracy
+
+
+def test_tiny_classes() -> None:
+    matrix, labels, groups = clusters(40, 2, 2, apart=2.0)
+    labels[:2] = "lonely"
+    result = probe(matrix, labels, groups)
+    assert result.classes == ["class 0", "class 1"]
+    assert "class 'lonely' left out: its 2 rows are all of group 'g0'" in result.notes[0]
+    labels[2:4] = "lonely"
+    assert probe(matrix, labels, groups).classes == ["class 0", "class 1", "lonely"]
+
+
+def test_too_little_to_probe_is_told() -> None:
+    matrix, labels, groups = clusters(2, 4, 2, apart=2.0)
+    with pytest.raises(DataError, match=r"at least 2 classes.*0 of the 2.*'class 0' left out"):
+        probe(matrix, labels, groups)
+    with pytest.raises(DataError, match="0 of the 0 classes"):
+        probe(matrix, np.full(8, None, object), groups)
+    matrix[3, 1] = np.nan
+    with pytest.raises(DataError, match="1 of 8 vectors hold NaN"):
+        probe(matrix, labels, groups)
+
+
+def test_compare_says_which_is_better() -> None:
+    good = probe(*clusters(100, 1, 4, apart=2.0))
+    bad = probe(*clusters(100, 1, 4, apart=0.0))
+    found = compare(good, bad)
+    assert found.mean == pytest.approx(good.accuracy - bad.accuracy)
+    assert found.word == "better"
+    assert compare(bad, good).word == "worse"
+    assert compare(good, good).word == "no better"
+
+
+def test_labels_given_as_text_arrays_work() -> None:
+    matrix, labels, groups = clusters(20, 1, 2, apart=2.0)
+    assert probe(matrix, labels.astype(str), groups.astype(str)).accuracy > 0.9
