@@ -1,0 +1,214 @@
+"""Files of time series: CSV, Parquet, NPY, NPZ, UCR `.tsv`, `.ts`. What they hold, and their rows.
+
+    probe_series("ECG_TRAIN.tsv")               a series a line, their facts and classes
+    read_series("ECG_TRAIN.tsv#3", 0.0, None)   float32 (time, channel), NaN where missing
+
+Times are seconds from the beginning of the series; without a time column a row lasts one second.
+Lengths are true lengths: what only pads a shorter series to its neighbours' length is left out.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from mainspring.errors import DataError
+from mainspring.recordings import archives, tables
+from mainspring.recordings.recent import Recent
+from mainspring.recordings.recording import StreamInfo
+from mainspring.recordings.series_file import (
+    EXTENSIONS,
+    SeriesFile,
+    joined,
+    one,
+    rectangle,
+    split_uri,
+)
+
+OFFSETS = (
+    ".offsets.npy"  # beside x.npy (row, channel): where each of its series begins, and the end
+)
+
+
+@dataclass(frozen=True)
+class SeriesProbe:
+    """What a file of series holds.
+
+    Attributes:
+        keys: What follows `#` in the uri of each series; one empty key for a file of one series.
+        infos: The facts of each series.
+        labels: The class of each series, for evaluation only.
+        problems: Why each series cannot be used, if so.
+        columns: Names of the variables, empty where the format has none.
+    """
+
+    keys: tuple[str, ...]
+    infos: tuple[StreamInfo, ...]
+    labels: tuple[str | None, ...]
+    problems: tuple[str | None, ...]
+    columns: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def probe_series(path: str | Path) -> SeriesProbe:
+    """Counts and measures the series of a file.
+
+    Raises:
+        DataError: If the file cannot be read as series; says where and why.
+    """
+    file = _opened(os.fspath(path))
+    infos = tuple(file.info(index) for index in range(len(file)))
+    problems = tuple(
+        None if file.is_known(index) else "Every value of the series is missing."
+        for index in range(len(file))
+    )
+    return SeriesProbe(file.keys, infos, file.labels, problems, file.columns)
+
+
+def read_series(
+    uri: str, start: float = 0.0, stop: float | None = None
+) -> Float32[np.ndarray, "time channel"]:
+    """The rows of a series between two times, NaN where values are missing.
+
+    Args:
+        uri: Path, with `#row` where the file holds many series.
+        start: Seconds from the beginning of the series.
+        stop: Seconds from the beginning; None reads to the end, as does what lies past it.
+
+    Raises:
+        DataError: If the file cannot be read as series, or has no such row.
+    """
+    path, key = split_uri(uri)
+    file = _opened(path)
+    if key is None and len(file) > 1:
+        raise DataError(
+            f"{path} holds {len(file)} series: write {path}#{file.keys[0]} to "
+            f"{path}#{file.keys[-1]} for one of them."
+        )
+    index = _index(file, path, key)
+    last = None if stop is None else math.floor(stop * file.rate + 0.5)
+    return file.rows(index, math.floor(start * file.rate + 0.5), last)
+
+
+def _index(file: SeriesFile, path: str, key: str | None) -> int:
+    if key is None or (len(file) == 1 and key == "0"):
+        return 0
+    if key.isdecimal() and int(key) < len(file) and file.keys[int(key)] == key:
+        return int(key)
+    if key in file.keys:
+        return file.keys.index(key)
+    raise DataError(
+        f"{path} has no series {key!r}: it has {len(file)}, from {file.keys[0]!r} to "
+        f"{file.keys[-1]!r}."
+    )
+
+
+def _read_npy(path: str) -> SeriesFile:
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{path} is no array of numbers: {error}") from error
+    _require_numbers(values, path)
+    offsets = Path(path.removesuffix(".npy") + OFFSETS)
+    if values.ndim == 2 and offsets.exists():
+        ends = np.load(offsets, allow_pickle=False).astype(np.int64)
+        if ends[0] != 0 or ends[-1] != len(values) or np.any(np.diff(ends) < 0):
+            raise DataError(f"{offsets} does not fit the {len(values)} rows of {path}.")
+        keys = tuple(map(str, range(len(ends) - 1)))
+        labels = (None,) * len(keys)
+        return SeriesFile(values, ends[:-1], ends[1:], keys, labels, 1.0, (), "npy")
+    return _from_array(values, path, "npy")
+
+
+def _read_npz(path: str) -> SeriesFile:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is no archive of arrays of numbers: {error}") from error
+    for key, array in arrays.items():
+        _require_numbers(array, f"{path}#{key}")
+    if len(arrays) == 1:
+        return _from_array(next(iter(arrays.values())), path, "npz")
+    shapes = {key: array.shape for key, array in arrays.items()}
+    if not arrays or any(len(shape) not in (1, 2) for shape in shapes.values()):
+        raise DataError(
+            f"{path} holds {_shapes(shapes)}, where one array (series, time, channel) or arrays "
+            "(time, channel), one a series, were expected: save the series alone."
+        )
+    series = [array.reshape(len(array), -1).astype(np.float64) for array in arrays.values()]
+    if len({rows.shape[1] for rows in series}) > 1:
+        raise DataError(
+            f"{path} holds {_shapes(shapes)}: all series of a file must have the same number of "
+            "variables (the last axis)."
+        )
+    return joined(series, "npz", list(arrays))
+
+
+def _shapes(shapes: dict[str, tuple[int, ...]]) -> str:
+    shown = [f"{key} {shape}" for key, shape in list(shapes.items())[:4]]
+    return ", ".join([*shown, "..."] if len(shapes) > 4 else shown) or "no array"
+
+
+def _require_numbers(values: np.ndarray, what: str) -> None:
+    if values.dtype.kind not in "fiub":
+        raise DataError(f"{what} holds values of type {values.dtype}, where numbers were expected.")
+
+
+def _from_array(values: np.ndarray, path: str, format: str) -> SeriesFile:
+    if values.ndim in (1, 2) and values.size:
+        return one(values.reshape(len(values), -1), format)
+    if values.ndim == 3 and values.size:
+        return rectangle(values, format)
+    raise DataError(
+        f"{path} holds an array of shape {values.shape}, where (time,), (time, channel) or "
+        "(series, time, channel) was expected."
+    )
+
+
+def _read_tsv(path: str) -> SeriesFile:
+    return archives.read_ucr(path) if archives.is_ucr(path) else tables.read_csv(path)
+
+
+_READERS: dict[str, Callable[[str], SeriesFile]] = {
+    ".csv": tables.read_csv,
+    ".parquet": tables.read_parquet,
+    ".pq": tables.read_parquet,
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+    ".tsv": _read_tsv,
+    ".ts": archives.read_ts,
+}
+
+
+_RECENT: Recent[SeriesFile] = Recent(limit=256 << 20)  # bytes of parsed rows, in each process
+
+
+def _opened(path: str) -> SeriesFile:
+    """The parsed file, remembered while it is unchanged: its series are asked for one by one."""
+    reader = _READERS.get(os.path.splitext(path)[1].lower())
+    if reader is None:
+        raise DataError(f"{path} is no file of series: expected one of {', '.join(EXTENSIONS)}.")
+    try:
+        stat = os.stat(path)
+        stamp = (path, stat.st_size, stat.st_mtime_ns)
+        file = _RECENT.get(stamp)
+        if file is not None:
+            return file
+        if not stat.st_size:
+            raise DataError(f"{path} is empty (0 bytes). Copy or download it again.")
+        file = reader(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    # Memory-mapped rows are the system's to keep or drop, and weigh little.
+    weight = 4096 if isinstance(file.values, np.memmap) else file.values.nbytes
+    return _RECENT.put(stamp, file, weight)

@@ -1,0 +1,272 @@
+"""Series files: what they hold comes back exactly, true lengths and gaps kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mainspring.errors import DataError
+from mainspring.recordings.series import probe_series, read_series
+from mainspring.recordings.series_file import split_uri
+
+
+def written(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def same(rows: np.ndarray, expected: object) -> None:
+    assert rows.dtype == np.float32
+    np.testing.assert_array_equal(rows, np.array(expected, dtype=np.float32))
+
+
+def test_csv_with_header_keeps_empty_cells_as_missing(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "x,y\n1,2.5\n,NaN\n3,\n")
+    probe = probe_series(path)
+    assert (probe.columns, probe.infos[0].channels, probe.infos[0].rate) == (("x", "y"), 2, 1.0)
+    same(read_series(path), [[1, 2.5], [np.nan, np.nan], [3, np.nan]])
+
+
+def test_csv_without_header_keeps_its_first_row(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "1,2\n3,4\n")
+    assert probe_series(path).columns == ()
+    same(read_series(path), [[1, 2], [3, 4]])
+
+
+def test_one_column_of_numbers_is_one_variable(tmp_path: Path) -> None:
+    same(read_series(written(tmp_path / "a.csv", "value\n1\n2\n3\n")), [[1], [2], [3]])
+
+
+@pytest.mark.parametrize(
+    ("head", "stamps", "rate"),
+    [
+        ("date", ["2016-07-01 00:00:00", "2016-07-01 01:00:00", "2016-07-01 02:00:00"], 1 / 3600),
+        ("when", ["2016-07-01", "2016-07-02", "2016-07-03"], 1 / 86400),
+        ("Time", ["0.0", "0.04", "0.08"], 25.0),
+        ("time_ms", ["0", "40", "80"], 25.0),
+        ("reading", ["1500000000", "1500000060", "1500000120"], 1 / 60),
+        ("timestamp", ["1500000000000", "1500000000500", "1500000001000"], 2.0),
+        ("Datum Zeit", ["23:59:59", "00:00:00", "00:00:01"], 1.0),
+        ("date", ["31.12.2020 23:00", "01.01.2021 00:00", "01.01.2021 01:00"], 1 / 3600),
+        ("", ["0", "1", "2"], 1.0),
+    ],
+)
+def test_time_column_gives_the_rate_and_is_dropped(
+    tmp_path: Path, head: str, stamps: list[str], rate: float
+) -> None:
+    lines = [f"{head},x", *(f"{stamp},{n}" for n, stamp in enumerate(stamps))]
+    path = written(tmp_path / "a.csv", "\n".join(lines))
+    info = probe_series(path).infos[0]
+    assert info.rate == pytest.approx(rate)
+    assert info.seconds == pytest.approx(3 / rate)
+    same(read_series(path), [[0], [1], [2]])
+
+
+def test_an_increasing_variable_is_no_time_column(tmp_path: Path) -> None:
+    same(read_series(written(tmp_path / "a.csv", "x,y\n1,5\n2,4\n4,3\n")), [[1, 5], [2, 4], [4, 3]])
+
+
+def test_rows_absent_from_a_regular_grid_are_missing(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "time,x\n0,1\n1,2\n2,3\n5,6\n6,7\n")
+    same(read_series(path), [[1], [2], [3], [np.nan], [np.nan], [6], [7]])
+    assert probe_series(path).infos[0].rate == 1.0
+
+
+def test_rows_from_newest_to_oldest_are_turned_round(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "date,x\n2020-01-03,3\n2020-01-02,2\n2020-01-01,1\n")
+    same(read_series(path), [[1], [2], [3]])
+
+
+def test_time_that_goes_back_and_forth_is_an_error(tmp_path: Path) -> None:
+    text = "date,x\n2020-01-01,3\n2020-01-02,2\n2020-01-01,1\n2020-01-02,1\n"
+    with pytest.raises(DataError, match=r"'date' goes back in time at row 3"):
+        probe_series(written(tmp_path / "a.csv", text))
+
+
+def test_decimal_commas(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "zeit;x;y\n1;1,5;2\n2;-2,25;\n")
+    same(read_series(path), [[1, 1.5, 2], [2, -2.25, np.nan]])
+
+
+def test_column_that_is_not_numeric_is_named_with_its_line(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "# made by hand\nx,mood\n1,2\n\n3,good\n")
+    with pytest.raises(DataError, match=r"column 'mood' is not numeric: line 5 holds 'good'"):
+        probe_series(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"Dear all,\nthis is a letter, not a table, alas.\n", "no table of numbers"),
+        (b"\x00\x01\x02\x03,\x05\n", "binary data"),
+        (b"\n\n", "no line of data"),
+        (b"", "is empty"),
+        (b"x,y\n", "0 rows"),
+    ],
+)
+def test_what_is_no_table_says_so(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        probe_series(path)
+
+
+def test_numbers_that_turn_fractional_late_in_a_long_file(tmp_path: Path) -> None:
+    values = [*range(300_000), 0.5]
+    path = written(tmp_path / "a.csv", "x\n" + "\n".join(map(str, values)))
+    same(read_series(path), np.array(values)[:, None])
+
+
+def test_parquet_like_csv(tmp_path: Path) -> None:
+    stamps = np.array(["2020-01-01", "2020-01-02", "2020-01-03"], dtype="datetime64[s]")
+    table = pa.table({"when": stamps, "x": [1, None, 3], "y": [0.5, 1.5, 2.5]})
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(table, path)
+    same(read_series(str(path)), [[1, 0.5], [np.nan, 1.5], [3, 2.5]])
+    assert probe_series(path).infos[0].rate == pytest.approx(1 / 86400)
+    pyarrow.parquet.write_table(pa.table({"x": [1], "who": ["me"]}), path)
+    with pytest.raises(DataError, match="column 'who' is not numeric: it is of type string"):
+        probe_series(path)
+
+
+def test_npy_by_number_of_axes(tmp_path: Path, rng: np.random.Generator) -> None:
+    path = str(tmp_path / "a.npy")
+    whole = rng.normal(size=(4, 5, 3))
+    for values in (whole[0, :, 0], whole[0]):
+        np.save(path, values)
+        assert len(probe_series(path)) == 1
+        same(read_series(path), values.reshape(5, -1))
+    np.save(path, np.asfortranarray(whole))
+    assert probe_series(path).keys == ("0", "1", "2", "3")
+    same(read_series(f"{path}#2"), whole[2])
+    with pytest.raises(DataError, match="holds 4 series: write"):
+        read_series(path)
+    with pytest.raises(DataError, match="no series '7': it has 4"):
+        read_series(f"{path}#7")
+
+
+def test_missing_end_of_a_row_of_an_array_is_padding(tmp_path: Path) -> None:
+    values = np.arange(24, dtype=np.float64).reshape(2, 4, 3)
+    values[1, 2:] = np.nan
+    values[0, 1] = np.nan
+    path = str(tmp_path / "a.npy")
+    np.save(path, values)
+    assert [info.length for info in probe_series(path).infos] == [4, 2]
+    same(read_series(f"{path}#0"), values[0])
+    same(read_series(f"{path}#1"), values[1, :2])
+
+
+def test_npz_one_array_a_series(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.npz")
+    np.savez(path, left=np.ones((3, 2)), right=np.zeros((5, 2)))
+    assert sorted(probe_series(path).keys) == ["left", "right"]
+    same(read_series(f"{path}#right"), np.zeros((5, 2)))
+    np.savez(path, x=np.ones((3, 4, 2)), y=np.ones(3))
+    with pytest.raises(DataError, match=r"x \(3, 4, 2\), y \(3,\).*save the series alone"):
+        probe_series(path)
+
+
+def test_arrays_of_objects_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match="no array of numbers"):
+        probe_series(path)
+
+
+def test_ucr_rows_with_classes_and_true_lengths(tmp_path: Path) -> None:
+    path = written(tmp_path / "A_TRAIN.tsv", "1\t0.5\t1.5\tNaN\n-1\t2\tNaN\t3\n 2.0e+00\t1\t1\t1\n")
+    probe = probe_series(path)
+    assert probe.labels == ("1", "-1", "2")
+    assert [info.length for info in probe.infos] == [2, 3, 3]
+    same(read_series(f"{path}#0"), [[0.5], [1.5]])
+    same(read_series(f"{path}#1"), [[2], [np.nan], [3]])
+
+
+def test_tsv_with_a_header_is_a_table(tmp_path: Path) -> None:
+    same(read_series(written(tmp_path / "a.tsv", "x\ty\n1\t2\n3\t4\n")), [[1, 2], [3, 4]])
+
+
+def test_ts_multivariate_unequal_missing(tmp_path: Path) -> None:
+    text = (
+        "# comment\n@problemName Two\n@timeStamps false\n@univariate false\n"
+        "@classLabel true walk run\n@data\n1,2,3:4,?,6:walk\n7,8:9,10:run\n"
+    )
+    path = written(tmp_path / "a.ts", text)
+    assert probe_series(path).labels == ("walk", "run")
+    same(read_series(f"{path}#0"), [[1, 4], [2, np.nan], [3, 6]])
+    same(read_series(f"{path}#1"), [[7, 9], [8, 10]])
+
+
+def test_ts_errors_name_the_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="line 3 holds 'five', where a number was expected"):
+        probe_series(written(tmp_path / "a.ts", "@classLabel false\n@data\n1,five,3\n"))
+    with pytest.raises(DataError, match="line 1 holds 'hello"):
+        probe_series(written(tmp_path / "b.ts", "hello\n"))
+
+
+def test_times_are_seconds_at_the_files_rate(tmp_path: Path) -> None:
+    text = "time,x\n" + "\n".join(f"{n / 20},{n}" for n in range(100))
+    path = written(tmp_path / "a.csv", text)
+    same(read_series(path, 1.0, 2.0), np.arange(20, 40)[:, None])
+    same(read_series(path, 4.5, 99.0), np.arange(90, 100)[:, None])
+    assert read_series(path, 7.0, 8.0).shape == (0, 1)
+
+
+def test_infinite_values_count_as_missing(tmp_path: Path) -> None:
+    same(read_series(written(tmp_path / "a.csv", "x\ninf\n1e300\n2\n")), [[np.nan], [np.nan], [2]])
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "x\n1\n2\n")
+    same(read_series(path), [[1], [2]])
+    written(tmp_path / "a.csv", "x\n1\n2\n3\n")
+    same(read_series(path), [[1], [2], [3]])
+
+
+def test_a_series_without_any_value_is_a_problem(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "x,y\n,\nNaN,\n")
+    assert probe_series(path).problems == ("Every value of the series is missing.",)
+    path = written(tmp_path / "a.tsv", "1\t2\t3\n1\tNaN\tNaN\n")
+    assert probe_series(path).problems[0] is None
+    assert probe_series(path).problems[1] is not None
+
+
+def test_a_missing_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.csv cannot be read: No such file"):
+        read_series(str(tmp_path / "a.csv"))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.lists(
+            st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=9
+        ),
+        min_size=2,
+        max_size=6,
+    )
+)
+def test_ucr_round_trip(tmp_path_factory: pytest.TempPathFactory, series: list) -> None:
+    path = tmp_path_factory.mktemp("ucr") / "a.tsv"
+    longest = max(map(len, series))
+    padded = [[*map(repr, one), *["NaN"] * (longest - len(one))] for one in series]
+    path.write_text("\n".join("\t".join(["0", *one]) for one in padded))
+    for row, one in enumerate(series):
+        same(read_series(f"{path}#{row}"), np.array(one)[:, None])
+
+
+def test_only_formats_of_many_series_have_rows() -> None:
+    assert split_uri("a/b.npz#left/x") == ("a/b.npz", "left/x")
+    assert split_uri("a #1/b.csv") == ("a #1/b.csv", None)
+    assert split_uri("take#3.mp4") == ("take#3.mp4", None)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

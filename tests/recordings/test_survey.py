@@ -1,0 +1,238 @@
+"""The survey: facts, or the reason why not; the report finds what was planted."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mainspring.clips import ClipSpec, Extent, Timeline
+from mainspring.errors import DataError
+from mainspring.recordings import facts as facts_module
+from mainspring.recordings.catalogue import open_catalogue
+from mainspring.recordings.recording import Recording, StreamInfo
+from mainspring.recordings.survey import render, report, survey
+
+
+def table(path: Path, columns: dict[str, list[float]]) -> None:
+    rows = zip(*columns.values(), strict=True)
+    path.write_text("\n".join([",".join(columns), *(",".join(map(str, row)) for row in rows)]))
+
+
+def problems(data: Any, **settings: Any) -> dict[str, str | None]:
+    found = survey(open_catalogue(data), **settings)
+    return {os.path.basename(r.uri): r.problem for r in found}
+
+
+def test_facts_of_series_and_their_windows(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("time,x\n" + "\n".join(f"{n / 10},{n}" for n in range(50)))
+    (tmp_path / "m.csv").write_text("uri,start,end\na.csv,0,2\na.csv,4,9\na.csv,5,9\n")
+    found = survey(open_catalogue(tmp_path / "m.csv"))
+    info = found[0].streams["series"]
+    assert (info.length, info.channels, info.codec) == (50, 1, "csv")
+    assert info.rate == pytest.approx(10.0)
+    np.testing.assert_allclose(found.column("seconds"), [2, 1, 0])
+    assert found.column("problem").tolist()[:2] == [None, None]
+    assert found.column("problem")[2] == "It starts at 5 s, where its file has ended."
+
+
+def test_unusable_files_have_reasons_and_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table(tmp_path / "good.csv", {"x": [1, 2, 3]})
+    table(tmp_path / "closed.csv", {"x": [1, 2, 3]})
+    (tmp_path / "zero.csv").write_bytes(b"")
+    (tmp_path / "prose.csv").write_text("Dear all\nthis is, a letter\n")
+    (tmp_path / "text.mp4").write_text("not a film")
+    (tmp_path / "m.csv").write_text(
+        "uri\ngood.csv\ngone.csv\nzero.csv\nclosed.csv\nprose.csv\ntext.mp4\nhttp://x.org/a.mp4\n"
+    )
+    allowed = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: "closed" not in str(path) and allowed(path, mode)
+    )
+    found = problems(tmp_path / "m.csv")
+    assert found["good.csv"] is None
+    assert found["gone.csv"] == "There is no such file."
+    assert found["zero.csv"] == "The file is empty (0 bytes). Copy or download it again."
+    assert found["closed.csv"] == "There is no permission to read the file."
+    assert "is no table of numbers" in str(found["prose.csv"])
+    assert str(tmp_path) not in str(found["prose.csv"])
+    assert found["text.mp4"] is not None
+    assert "network address" in str(found["a.mp4"])
+
+
+def test_csv_with_a_missing_column(tmp_path: Path) -> None:
+    for name in "abc":
+        table(tmp_path / f"{name}.csv", {"x": [1, 2], "y": [3, 4], "z": [5, 6]})
+    table(tmp_path / "lacks.csv", {"x": [1, 2], "z": [5, 6]})
+    table(tmp_path / "more.csv", {"x": [1, 2], "y": [1, 2], "z": [5, 6], "w": [0, 1]})
+    table(tmp_path / "turned.csv", {"z": [1, 2], "y": [3, 4], "x": [5, 6]})
+    found = problems(tmp_path)
+    assert [found[f"{name}.csv"] for name in "abc"] == [None] * 3
+    assert found["lacks.csv"] == "It has 2 variables where most have 3: lacks 'y'."
+    assert found["more.csv"] == "It has 4 variables where most have 3: has 'w' besides."
+    assert "another order (z, y, x" in str(found["turned.csv"])
+
+
+def test_missing_values_and_constants(tmp_path: Path) -> None:
+    table(tmp_path / "constant.csv", {"x": [2, 2, 2, 2]})
+    table(tmp_path / "half.csv", {"x": [1, float("nan"), 3, float("nan")]})
+    table(tmp_path / "none.csv", {"x": [float("nan")] * 4})
+    found = survey(open_catalogue(tmp_path))
+    assert [r.problem is None for r in found] == [True, True, False]
+    seen = report(found)["content"]["series"]
+    assert seen == {"sampled": 2, "constant": 0.5, "missing": 0.25, "failed": []}
+
+
+def test_a_manifest_row_of_many_series_becomes_as_many_rows(tmp_path: Path) -> None:
+    (tmp_path / "A_TRAIN.tsv").write_text("1\t2\t3\n2\t4\t5\n")
+    (tmp_path / "m.csv").write_text(
+        "uri,group,label\nA_TRAIN.tsv,g,\nA_TRAIN.tsv#1,h,mine\nA_TRAIN.tsv#9,h,\n"
+    )
+    found = survey(open_catalogue(tmp_path / "m.csv"))
+    assert [os.path.basename(r.uri) for r in found] == [
+        "A_TRAIN.tsv#0", "A_TRAIN.tsv#1", "A_TRAIN.tsv#1", "A_TRAIN.tsv#9",
+    ]  # fmt: skip
+    assert found.column("group").tolist() == ["g", "g", "h", "h"]
+    assert found.column("label").tolist() == ["1", "2", "mine", None]
+    assert found.column("problem")[3] == "The file has no series '9'; it holds 2."
+
+
+def test_streams_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    film = StreamInfo("video", 50, 25.0, 2.0, 32, 24, 0, "h264")
+    sound = StreamInfo("audio", 16000, 8000.0, 2.0, channels=1, codec="aac")
+    monkeypatch.setattr(
+        "mainspring.recordings.video.probe_media",
+        lambda path: {"video": film} | ({"audio": sound} if "loud" in path else {}),
+    )
+    for name in ("loud.mp4", "mute.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    found = survey(open_catalogue(tmp_path, ["audio"]))
+    assert found[0].streams == {"audio": sound}
+    assert found[1].problem == "The file has no audio (video only)."
+    assert survey(open_catalogue(tmp_path))[0].streams == {"video": film, "audio": sound}
+
+
+def test_what_was_surveyed_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, store = tmp_path / "data", tmp_path / "store"
+    data.mkdir()
+    table(data / "a.csv", {"x": [1, 2]})
+    table(data / "b.csv", {"x": [5, 6]})
+    (data / "c.csv").write_text("Dear all\nthis is, a letter\n")
+    first = list(survey(open_catalogue(data), store=store))
+    with (store / "survey-1.jsonl").open("a") as file:
+        file.write('{"path": "cut sho')  # killed in mid-write
+    opened: list[str] = []
+    probe = facts_module.probe
+
+    def watched(path: str) -> Any:
+        opened.append(os.path.basename(path))
+        return probe(path)
+
+    monkeypatch.setattr("mainspring.recordings.survey.probe", watched)
+    assert list(survey(open_catalogue(data), store=store)) == first
+    assert opened == []
+    table(data / "a.csv", {"x": [1, 2, 3]})
+    assert survey(open_catalogue(data), store=store)[0].streams["series"].length == 3
+    assert opened == ["a.csv"]
+    assert list(survey(open_catalogue(data), store=store)) == list(survey(open_catalogue(data)))
+
+
+def test_progress_counts_files(tmp_path: Path) -> None:
+    for name in "abc":
+        table(tmp_path / f"{name}.csv", {"x": [1, 2]})
+    calls: list[tuple[int, int]] = []
+    survey(open_catalogue(tmp_path), progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+
+
+class FakeReader:
+    """Delivers what the file's name promises."""
+
+    def __init__(self, clips: dict[str, ClipSpec]) -> None:
+        self.clips = clips
+
+    def timeline(self, recording: Recording) -> Timeline:
+        return Timeline({s: Extent(recording.streams[s].length, 100.0) for s in self.clips})
+
+    def read(self, recording: Recording, clips: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if "broken" in recording.uri:
+            raise DataError(f"{recording.uri} breaks off at 1 s.")
+        ((stream, positions),) = clips.items()
+        rng = np.random.default_rng(0)
+        if stream == "audio":
+            full = rng.normal(size=positions.shape).astype(np.float32)
+            return {stream: full * (0.0001 if "silent" in recording.uri else 0.1)}
+        frames = rng.integers(50, 200, size=(*positions.shape, 8, 8, 3)).astype(np.uint8)
+        if "black" in recording.uri:
+            frames = frames // 20
+        if "frozen" in recording.uri:
+            frames[:] = frames[:, :1]
+        return {stream: frames}
+
+
+def test_report_finds_what_was_planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = ModuleType("mainspring.recordings.reader")
+    fake.Reader = FakeReader  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mainspring.recordings.reader", fake)
+    film = StreamInfo("video", 50, 25.0, 2.0, 32, 24, 0, "h264")
+    sound = StreamInfo("audio", 200, 100.0, 2.0, channels=1, codec="aac")
+    monkeypatch.setattr(
+        "mainspring.recordings.video.probe_media", lambda path: {"video": film, "audio": sound}
+    )
+    for name in ("black-silent", "frozen", "good", "broken"):
+        (tmp_path / f"{name}.mp4").write_text(name)
+    (tmp_path / "twin.mp4").write_text("good")
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "notes.txt").write_text("x")
+    found = report(survey(open_catalogue(tmp_path)))
+    assert json.loads(json.dumps(found)) == found
+    assert (found["recordings"], found["usable"], found["files"]) == (6, 5, 6)
+    assert found["hours"] == pytest.approx(5 * 2 / 3600)
+    video = found["streams"]["video"]
+    assert (video["codecs"], video["sizes"], video["rates"]) == (
+        {"h264": 5}, {"32x24": 5}, {"25": 5},
+    )  # fmt: skip
+    assert video["seconds"]["50%"] == 2.0
+    seen = found["content"]["video"]
+    assert (seen["sampled"], seen["black"], seen["frozen"]) == (5, 1 / 4, 1 / 4)
+    assert seen["failed"][0]["reason"].endswith("breaks off at 1 s.")
+    assert found["content"]["audio"]["silent"] == 1 / 4
+    twins = found["duplicates"]
+    assert (twins["groups"], twins["surplus"]) == (1, 1)
+    assert [os.path.basename(path) for path in twins["examples"][0]] == ["good.mp4", "twin.mp4"]
+    assert [(p["count"], p["reason"][:17]) for p in found["problems"]] == [(1, "The file is empty")]
+
+    text = render(found)
+    for words in (
+        "5 of 6", "h264 (5)", "25 % black", "25 % silent", "good.mp4 = twin.mp4", "ignored 1 file",
+        "empty.mp4", "length: 2 to 2 s",
+    ):  # fmt: skip
+        assert words in text
+    assert max(map(len, text.splitlines())) < 250
+    assert "content" not in report(survey(open_catalogue(tmp_path)), deep=False)
+
+
+def test_report_of_nothing_usable(tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").write_bytes(b"")
+    found = report(survey(open_catalogue(tmp_path)))
+    assert (found["usable"], found["streams"], found["content"]) == (0, {}, {})
+    assert "usable      0 of 1" in render(found)
+
+
+def test_a_transport_stream_is_a_film_though_it_ends_in_ts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = StreamInfo("video", 50, 25.0, 2.0, 32, 24, 0, "mpeg2video")
+    monkeypatch.setattr("mainspring.recordings.video.probe_media", lambda path: {"video": film})
+    (tmp_path / "film.ts").write_bytes((b"\x47" + bytes(187)) * 3)
+    (tmp_path / "series.ts").write_text("@classLabel false\n@data\n1,2,3\n")
+    found = survey(open_catalogue(tmp_path))
+    assert [set(r.streams) for r in found] == [{"video"}, {"series"}]
