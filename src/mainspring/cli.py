@@ -367,7 +367,7 @@ def _parse(kind: type, verb: str, words: list[str]) -> tuple[Any, dict[str, Any]
     values.pop("resolved", None)
     if "from" in values:
         values["start"] = values.pop("from")
-    start = object.__new__(kind)  # not through __init__: what is still missing is of no type
+    start: Any = object.__new__(kind)  # not through __init__: what is still missing is of no type
     for field in fields(kind):
         value = values.pop(field.name, field.default)
         value = tyro.MISSING if value is MISSING else value

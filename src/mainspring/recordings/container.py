@@ -1,0 +1,144 @@
+"""Opening media files with PyAV: which stream to read, and errors that give the reason.
+
+Decoding uses one thread a file: the loader's processes are the parallelism, and on clips of a few
+seconds one thread is also the faster choice. FFmpeg's messages go to a callback in C that drops
+them; a callback in Python would take the interpreter's lock from within the decoder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import av
+import av.logging
+from av.container import InputContainer
+from av.stream import Disposition, Stream
+
+from mainspring.errors import DataError
+
+av.logging.set_level(None)
+
+# Demuxers that draw text files as pictures.
+TEXT_ART = {"tty", "ansi", "bin", "xbin", "adf", "idf"}
+HEAD_BYTES = 4096
+
+
+def version() -> str:
+    """The decoder and the versions of its parts, as stored with whatever it decoded."""
+    parts = ("libavformat", "libavcodec", "libswscale")
+    numbers = (".".join(map(str, av.library_versions[part])) for part in parts)
+    names = ", ".join(f"{part} {number}" for part, number in zip(parts, numbers, strict=True))
+    return f"PyAV {av.__version__} ({names})"
+
+
+@contextmanager
+def opened(path: str) -> Iterator[InputContainer]:
+    """A container opened for reading, from disk only.
+
+    Raises:
+        DataError: If the file is missing, may not be read, is empty, or is no media file; also
+            for what FFmpeg finds wrong while it is open.
+    """
+    check_file(path)
+    try:
+        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
+            if container.format.name in TEXT_ART:
+                raise DataError(f"{path} holds text, not video or sound.")
+            yield container
+    except av.FFmpegError as error:
+        raise DataError(reason(path, error)) from error
+
+
+def check_file(path: str) -> os.stat_result:
+    """The facts the file system states of a file.
+
+    Raises:
+        DataError: If it is missing, a folder, empty, or may not be read.
+    """
+    try:
+        facts = os.stat(path)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist.") from None
+    except PermissionError:
+        raise DataError(f"{path} may not be read: no permission for its folder.") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    if os.path.isdir(path):
+        raise DataError(f"{path} is a folder; a file was expected.")
+    if facts.st_size == 0:
+        raise DataError(f"{path} is empty (0 bytes). Copy or download it again.")
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{path} may not be read: no permission. Change its mode or owner.")
+    return facts
+
+
+def choose(container: InputContainer, kind: Literal["video", "audio"]) -> Stream | None:
+    """The stream that is meant: the default one, else the first. Cover art, subtitles and data
+    streams are never meant, nor is a stream that no decoder is known for."""
+    streams = container.streams.video if kind == "video" else container.streams.audio
+    usable = [
+        stream
+        for stream in streams
+        if stream.codec_context is not None
+        and not stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails)
+    ]
+    marked = [stream for stream in usable if stream.disposition & Disposition.default]
+    return next(iter(marked or usable), None)
+
+
+def origin(container: InputContainer) -> float:
+    """Where the file begins on its own clock, in seconds. All streams count from there, so that
+    they stay together."""
+    return 0.0 if container.start_time is None else container.start_time / av.time_base
+
+
+def reason(path: str, error: Exception) -> str:
+    """Why a file could not be opened or decoded, in words."""
+    with open(path, "rb") as file:
+        head = file.read(HEAD_BYTES)
+        file.seek(0)
+        boxed = head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free")
+        if boxed and not _has_index(path):
+            return (
+                f"{path} is a cut-off MP4: its index (moov) is missing, so nothing in it can be "
+                "found. It was not copied or written to its end; copy it again."
+            )
+    if is_text(head):
+        return f"{path} holds text, not video or sound; its name is wrong."
+    detail = getattr(error, "strerror", None) or str(error)
+    return f"{path} cannot be read as video or sound: {detail}."
+
+
+def is_text(head: bytes) -> bool:
+    """Whether a file's first bytes are plain text."""
+    if b"\x00" in head:
+        return False
+    try:
+        head.decode()
+    except UnicodeDecodeError as error:
+        return error.start > len(head) - 4 and error.start > 0
+    return True
+
+
+def _has_index(path: str) -> bool:
+    """Whether an MP4's top-level boxes include its index, complete."""
+    size = os.path.getsize(path)
+    at = 0
+    with open(path, "rb") as file:
+        while at + 8 <= size:
+            file.seek(at)
+            header = file.read(16)
+            length, name = int.from_bytes(header[:4], "big"), header[4:8]
+            if length == 1:
+                length = int.from_bytes(header[8:16], "big")
+            if length == 0:
+                length = size - at
+            if name == b"moov":
+                return at + length <= size
+            if length < 8:
+                return False
+            at += length
+    return False
