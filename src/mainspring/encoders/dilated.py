@@ -1,0 +1,215 @@
+"""Dilated convolutions over time series: the encoder of TS2Vec, with missing values and padding."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from mainspring.clips import ClipSpec
+from mainspring.encoders.encoder import Encoder
+from mainspring.errors import ConfigError, DataError, unknown
+
+Series = Float[Tensor, "n time channel"]
+Present = Bool[Tensor, "n time"] | None
+Hidden = Float[Tensor, "n width time"]
+
+NORMALISE = ("recording", "none")
+POOLS = ("mean", "max")
+
+
+class Dilated(Encoder):
+    """Residual blocks of two convolutions of three taps, their dilation doubling from block to
+    block, one token a step (Yue et al., AAAI 2022, Section 3.1 and the authors' code).
+
+    Of TS2Vec are the linear input projection, ten blocks of 64 channels and an eleventh of 320
+    with a 1×1 projection on its residual, GELU, no norm layers, masked steps at 0 after the input
+    projection. Ours are: no dropout, the mean as the default pool, normalisation in here, and
+    missing values seen by channel (a 0 and an "observed" flag beside it), so that one missing
+    channel does not take the step's other channels with it.
+
+    Two kinds of absence are told apart. A step where nothing was observed enters as 0 and gets a
+    token from its neighbours. A step of padding (`present` False) is kept at 0 in every layer, so
+    padding a series changes neither the tokens of its real steps nor its embedding.
+
+    Args:
+        channels: Variables of the series.
+        width: Channels of the blocks (TS2Vec: 64).
+        depth: Blocks before the last one (TS2Vec: 10, a receptive field of 8189 steps).
+        dim: Width of the tokens (TS2Vec: 320).
+        causal: Whether a step sees only itself and the past (padding on the left). With
+            `normalise="recording"` mean and scale still come from all of what is passed in.
+        normalise: "recording": each channel of a view has its own mean and standard deviation
+            over observed values taken out, so raw units do and level and size are not seen.
+            "none" leaves values as they are.
+        pool: "mean" or "max" over present steps (TS2Vec: max).
+
+    Raises:
+        ConfigError: If a setting is unknown or out of range.
+    """
+
+    name: ClassVar[str] = "dilated"
+    stream: ClassVar[str] = "series"
+    clip: ClassVar[ClipSpec] = ClipSpec(length=128, rate=None, stride=1)
+    citation: ClassVar[str] = (
+        "Yue et al., TS2Vec: Towards Universal Representation of Time Series, AAAI 2022"
+    )
+
+    def __init__(
+        self,
+        channels: int = 1,
+        width: int = 64,
+        depth: int = 10,
+        dim: int = 320,
+        causal: bool = False,
+        normalise: str = "recording",
+        pool: str = "mean",
+    ) -> None:
+        super().__init__()
+        if min(channels, width, dim) < 1 or depth < 0:
+            raise ConfigError(
+                f"channels {channels}, width {width} and dim {dim} must be at least 1, "
+                f"depth {depth} at least 0."
+            )
+        if normalise not in NORMALISE:
+            raise unknown("normalise", normalise, NORMALISE)
+        if pool not in POOLS:
+            raise unknown("pool", pool, POOLS)
+        self.settings = {
+            "channels": channels,
+            "width": width,
+            "depth": depth,
+            "dim": dim,
+            "causal": causal,
+            "normalise": normalise,
+            "pool": pool,
+        }
+        self.dim = dim
+        self.channels = channels
+        self.normalise = normalise
+        self.pool = pool
+        self.project = nn.Linear(2 * channels, width)
+        widths = [width] * (depth + 1) + [dim]
+        self.blocks = nn.ModuleList(
+            Block(widths[i], widths[i + 1], 2**i, causal, last=i == depth) for i in range(depth + 1)
+        )
+
+    def prepare(
+        self, samples: Series, present: Present = None
+    ) -> Float[Tensor, "n time 2*channel"]:
+        """Normalised values, 0 where missing, and after them the flags that say what was observed.
+
+        Raises:
+            DataError: If the series has another number of channels than the encoder.
+        """
+        if samples.shape[-1] != self.channels:
+            raise DataError(
+                f"The series has {samples.shape[-1]} channels, this encoder reads {self.channels}; "
+                f"build it with channels={samples.shape[-1]}."
+            )
+        observed = ~samples.isnan()
+        if present is not None:
+            observed = observed & present[:, :, None]
+        values = torch.where(observed, samples, 0.0).float()
+        if self.normalise == "recording":
+            mean, scale = statistics(values, observed)
+            values = torch.where(observed, (values - mean) / scale, 0.0)
+        return torch.cat([values, observed.to(values.dtype)], dim=-1)
+
+    def stem(self, prepared: Float[Tensor, "n time inputs"]) -> Hidden:
+        """The input projection; 0 where no channel was observed."""
+        seen = prepared[..., self.channels :].any(-1, keepdim=True)
+        return (self.project(prepared) * seen).transpose(1, 2)
+
+    def trunk(self, hidden: Hidden, present: Present = None) -> Float[Tensor, "n time dim"]:
+        """The blocks."""
+        keep = None
+        if present is not None and not bool(present.all()):
+            keep = present[:, None, :]
+        for block in self.blocks:
+            hidden = block(hidden, keep)
+        return hidden.transpose(1, 2)
+
+    def tokens(self, samples: Series, present: Present = None) -> Float[Tensor, "n time dim"]:
+        """One token a step, in context; 0 where there is padding."""
+        return self.trunk(self.stem(self.prepare(samples, present)), present)
+
+    def embed(
+        self, tokens: Float[Tensor, "n *grid dim"], present: Present = None
+    ) -> Float[Tensor, "n dim"]:
+        """Mean or maximum over the steps that are no padding; 0 if all are."""
+        tokens = tokens.float()
+        if present is None:
+            present = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        there = present[:, :, None]
+        if self.pool == "mean":
+            return (tokens * there).sum(1) / there.sum(1).clamp(min=1)
+        most = tokens.masked_fill(~there, -torch.inf).amax(1)
+        return torch.where(there.any(1), most, 0.0)
+
+
+class Block(nn.Module):
+    """residual(x) + conv(gelu(conv(gelu(x)))), both convolutions at the same dilation."""
+
+    def __init__(self, inputs: int, outputs: int, dilation: int, causal: bool, last: bool) -> None:
+        super().__init__()
+        self.conv1 = DilatedConv(inputs, outputs, dilation, causal)
+        self.conv2 = DilatedConv(outputs, outputs, dilation, causal)
+        self.residual = nn.Conv1d(inputs, outputs, 1) if last else nn.Identity()
+
+    def forward(
+        self, x: Hidden, keep: Bool[Tensor, "n 1 time"] | None
+    ) -> Float[Tensor, "n outputs time"]:
+        """`keep` is False at padding, which stays 0 before and after every convolution."""
+        inner = self.conv1(F.gelu(x))
+        if keep is not None:
+            inner = inner * keep
+        out = self.residual(x) + self.conv2(F.gelu(inner))
+        return out if keep is None else out * keep
+
+
+class DilatedConv(nn.Conv1d):
+    """Three taps, `dilation` steps apart, as many steps out as in.
+
+    Where the dilation reaches past the series the outer taps meet nothing but padding; then the
+    one that is left is applied as a 1×1 convolution, which is exact and takes a third of the work
+    (at 128 steps, three of TS2Vec's ten blocks and its last, widest one).
+    """
+
+    def __init__(self, inputs: int, outputs: int, dilation: int, causal: bool) -> None:
+        super().__init__(inputs, outputs, 3, dilation=dilation)
+        self.causal = causal
+
+    def forward(self, input: Hidden) -> Float[Tensor, "n outputs time"]:
+        """Convolves."""
+        reach = self.dilation[0]
+        if reach >= input.shape[-1]:
+            tap = 2 if self.causal else 1
+            return F.conv1d(input, self.weight[:, :, tap : tap + 1], self.bias)
+        if self.causal:
+            input = F.pad(input, (2 * reach, 0))
+            return F.conv1d(input, self.weight, self.bias, dilation=reach)
+        return F.conv1d(input, self.weight, self.bias, padding=reach, dilation=reach)
+
+
+def statistics(
+    values: Series, observed: Bool[Tensor, "n time channel"]
+) -> tuple[Float[Tensor, "n 1 channel"], Float[Tensor, "n 1 channel"]]:
+    """Mean and standard deviation of the observed values of each channel of each view.
+
+    Args:
+        values: Values, 0 where nothing was observed.
+        observed: Where something was.
+
+    Returns:
+        The mean (0 if nothing was observed) and the scale: the standard deviation, or 1 where it
+        is less than a millionth of the level, which is rounding and no signal.
+    """
+    count = observed.sum(1, keepdim=True).clamp(min=1)
+    mean = values.sum(1, keepdim=True) / count
+    mean = mean + ((values - mean) * observed).sum(1, keepdim=True) / count  # float32's rounding
+    scale = ((((values - mean) * observed) ** 2).sum(1, keepdim=True) / count).sqrt()
+    return mean, torch.where(scale > 1e-6 * mean.abs(), scale, 1.0)

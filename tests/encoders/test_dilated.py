@@ -1,0 +1,209 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mainspring.encoders.dilated import Dilated, DilatedConv, statistics
+from mainspring.errors import ConfigError, DataError
+
+
+def series(n: int = 3, time: int = 40, channels: int = 2, seed: int = 0) -> torch.Tensor:
+    return torch.randn(n, time, channels, generator=torch.Generator().manual_seed(seed))
+
+
+def small(**settings) -> Dilated:
+    torch.manual_seed(0)
+    return Dilated(**{"channels": 2, "width": 8, "depth": 4, "dim": 12, **settings}).eval()
+
+
+# -- the network ----------------------------------------------------------------------------------
+
+
+def test_ts2vecs_size():
+    # 637 thousand parameters with one variable, and 64 weights more for its flag.
+    count = sum(p.numel() for p in Dilated(channels=1).parameters())
+    blocks = 10 * 2 * (64 * 64 * 3 + 64) + (64 * 320 * 3 + 320) + (320 * 320 * 3 + 320)
+    assert count == blocks + (64 * 320 + 320) + (2 * 64 + 64)
+    assert abs(count - 64 - 637e3) < 1e3
+
+
+def slow_block(x: np.ndarray, block, dilation: int) -> np.ndarray:
+    """One block in float64, tap by tap."""
+
+    def gelu(a):
+        return F.gelu(torch.from_numpy(a)).numpy()
+
+    def conv(a, layer):
+        weight = layer.weight.detach().double().numpy()
+        out = np.tile(layer.bias.detach().double().numpy()[:, None], (1, a.shape[1]))
+        for t in range(a.shape[1]):
+            for tap in range(3):
+                source = t + (tap - 1) * dilation
+                if 0 <= source < a.shape[1]:
+                    out[:, t] += weight[:, :, tap] @ a[:, source]
+        return out
+
+    residual = x
+    if not isinstance(block.residual, torch.nn.Identity):
+        layer = block.residual
+        residual = layer.weight.detach().double().numpy()[:, :, 0] @ x
+        residual = residual + layer.bias.detach().double().numpy()[:, None]
+    return residual + conv(gelu(conv(gelu(x), block.conv1)), block.conv2)
+
+
+def test_tokens_equal_a_slow_float64_reference():
+    # 10 steps: the dilations 1, 2, 4, 8 reach within them, 16 does not.
+    encoder, samples = small(normalise="none"), series(time=10)
+    got = encoder.tokens(samples)
+    for i in range(3):
+        x = np.concatenate([samples[i].double().numpy(), np.ones((10, 2))], 1)
+        weight, bias = (p.detach().double().numpy() for p in encoder.project.parameters())
+        hidden = (x @ weight.T + bias).T
+        for k, block in enumerate(encoder.blocks):
+            hidden = slow_block(hidden, block, 2**k)
+        np.testing.assert_allclose(got[i].detach(), hidden.T, atol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("time", [1, 7, 8, 9, 16, 17])
+def test_the_one_tap_shortcut_is_exact(causal, time):
+    torch.manual_seed(0)
+    layer = DilatedConv(4, 5, dilation=8, causal=causal)
+    x = torch.randn(2, 4, time)
+    padded = F.pad(x, (16, 0) if causal else (8, 8))
+    want = F.conv1d(padded, layer.weight, layer.bias, dilation=8)
+    torch.testing.assert_close(layer(x), want, atol=1e-5, rtol=0)
+
+
+def test_causal_tokens_do_not_know_the_future():
+    encoder = small(causal=True, normalise="none")
+    samples = series()
+    changed = samples.clone()
+    changed[:, 25:] = 100 * series(seed=1)[:, 25:]
+    before, after = encoder.tokens(samples), encoder.tokens(changed)
+    assert torch.equal(before[:, :25], after[:, :25])
+    assert not torch.allclose(before[:, 25], after[:, 25])
+    both_ways = small(normalise="none")
+    assert not torch.allclose(both_ways.tokens(samples)[:, 24], both_ways.tokens(changed)[:, 24])
+
+
+def test_settings_build_the_same_encoder_again():
+    encoder = small(causal=True, pool="max")
+    again = Dilated(**json.loads(json.dumps(encoder.settings)))
+    again.load_state_dict(encoder.state_dict())
+    assert torch.equal(again(series()), encoder(series()))
+
+
+# -- missing values and padding -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pool", ["mean", "max"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_padding_at_the_end_changes_nothing(causal, pool):
+    encoder, samples = small(causal=causal, pool=pool), series(time=30)
+    samples[0, 3:6, 1] = torch.nan
+    padded = torch.cat([samples, torch.full((3, 17, 2), 1e6)], 1)
+    present = (torch.arange(47) < 30).expand(3, 47)
+    tokens, wide = encoder.tokens(samples), encoder.tokens(padded, present)
+    torch.testing.assert_close(wide[:, :30], tokens, atol=1e-5, rtol=1e-5)
+    assert not wide[:, 30:].any()
+    torch.testing.assert_close(encoder(padded, present), encoder(samples), atol=1e-5, rtol=1e-5)
+
+
+def test_what_lies_in_padding_and_in_missing_cells_is_never_seen():
+    encoder = small()
+    present = torch.ones(3, 40, dtype=torch.bool)
+    present[:, 30:] = False
+    samples = series()
+    loud = samples.clone()
+    loud[:, 30:] = torch.nan
+    assert torch.equal(encoder(samples, present), encoder(loud, present))
+
+
+def test_a_missing_channel_leaves_the_steps_other_channels():
+    encoder = small()
+    samples = series()
+    samples[:, 10, 0] = torch.nan
+    other = samples.clone()
+    other[:, 10, 1] += 0.5
+    assert not torch.allclose(encoder.tokens(samples)[:, 10], encoder.tokens(other)[:, 10])
+
+
+def test_missing_is_not_the_same_as_average():
+    encoder = small()
+    samples = series()
+    samples -= samples.mean(1, keepdim=True)
+    missing, zero = samples.clone(), samples.clone()
+    missing[:, 10, 0], zero[:, 10, 0] = torch.nan, 0.0
+    assert not torch.allclose(encoder.tokens(missing)[:, 10], encoder.tokens(zero)[:, 10])
+
+
+def test_an_unobserved_step_enters_as_zero_and_gets_a_token_from_its_neighbours():
+    encoder = small()
+    samples = series()
+    samples[:, 10] = torch.nan
+    stem = encoder.stem(encoder.prepare(samples))
+    assert not stem[:, :, 10].any()
+    other = samples.clone()
+    other[:, 9] += 1
+    assert not torch.allclose(encoder.tokens(samples)[:, 10], encoder.tokens(other)[:, 10])
+
+
+@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_nothing_observed_stays_finite_with_its_gradients(pool):
+    encoder = small(pool=pool).train()
+    samples = torch.full((2, 20, 2), torch.nan)
+    present = torch.zeros(2, 20, dtype=torch.bool)
+    for there in (None, present):
+        out = encoder(samples, there)
+        assert out.isfinite().all()
+        out.sum().backward()
+    assert not encoder(samples, present).any()
+    assert all(p.grad.isfinite().all() for p in encoder.parameters() if p.grad is not None)
+
+
+# -- normalisation --------------------------------------------------------------------------------
+
+
+def test_units_do_not_matter_to_a_normalised_encoder():
+    encoder, samples = small(), series()
+    samples[0, 5:9, 0] = torch.nan
+    moved = samples * torch.tensor([1000.0, 0.01]) + torch.tensor([5e4, -3.0])
+    torch.testing.assert_close(encoder(moved), encoder(samples), atol=1e-3, rtol=1e-3)
+    as_is = small(normalise="none")
+    assert not torch.allclose(as_is(moved), as_is(samples))
+
+
+def test_normalised_values_have_mean_0_and_scale_1_over_what_was_observed():
+    samples = series() * 7 + 1e5
+    samples[1, ::3, 1] = torch.nan
+    prepared = small().prepare(samples)
+    values, flags = prepared[..., :2], prepared[..., 2:].bool()
+    assert torch.equal(flags, ~samples.isnan())
+    for i in range(3):
+        for c in range(2):
+            seen = values[i, flags[i, :, c], c].double()
+            assert abs(seen.mean()) < 1e-3  # float32 cannot centre 1e5 any better
+            assert float(seen.std(correction=0)) == pytest.approx(1, abs=1e-3)
+    assert not values[~flags].any()
+
+
+def test_a_constant_channel_becomes_zero():
+    values = torch.full((1, 50, 1), 101325.1)
+    mean, scale = statistics(values, torch.ones(1, 50, 1, dtype=torch.bool))
+    assert float(scale) == 1
+    assert float(((values - mean) / scale).abs().max()) < 0.1
+    assert small(channels=1)(values).isfinite().all()
+
+
+def test_settings_out_of_range_are_named():
+    with pytest.raises(ConfigError, match=r"Unknown pool 'men'\. Did you mean 'mean'"):
+        Dilated(pool="men")
+    with pytest.raises(ConfigError, match=r"Unknown normalise 'record'\. Did you mean 'recording'"):
+        Dilated(normalise="record")
+    with pytest.raises(ConfigError, match="width 0"):
+        Dilated(width=0)
+    with pytest.raises(DataError, match=r"has 2 channels, this encoder reads 3; .* channels=2"):
+        Dilated(channels=3)(series())
