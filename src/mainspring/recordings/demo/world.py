@@ -1,0 +1,331 @@
+"""A small world of films with sound, made on demand: the data of the demo and of the tests.
+
+`make_world` writes, into a folder,
+
+- `videos/0000.mp4` ...: 96 by 96 px, 20 frames a second, H.264, with 16 kHz mono AAC;
+- `series/0000.csv` ...: the same motion as a series of 40 rows a second, with missing stretches;
+- `labels.csv`, `series_labels.csv`: uri, label (the motion programme), appearance, group, caption;
+- `truth.parquet`: one row a sound: uri, time (s), x, y (px), object, kind, energy, pitch (Hz);
+- `tracks.parquet`: one row a frame and ball: uri, time, object, x, y, radius, sounding;
+- `world.json`: the parameters, written last. While it is missing, `world.partial.json` stands
+  for it, and the same call finishes what was begun.
+
+The label, the appearance and the group are independent of each other: every 8 recordings hold
+each programme and each appearance once, every 64 hold each pair of them once, and every 12 share
+a camera. A larger world begins with the recordings of the smaller one.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mainspring.errors import DataError
+from mainspring.recordings.demo.files import as_csv, encode, trajectory, write_whole
+from mainspring.recordings.demo.physics import STEPS, framed, simulate
+from mainspring.recordings.demo.picture import (
+    APPEARANCES,
+    FPS,
+    MARGIN,
+    SIZE,
+    draw,
+    draw_camera,
+    seen,
+)
+from mainspring.recordings.demo.programmes import PROGRAMMES
+from mainspring.recordings.demo.sound import pitch_of, soundtrack
+
+VERSION = 1  # raised whenever the same parameters would give other files
+GROUP_SIZE = 12  # recordings that share a camera: 50 groups among 600
+FEW = 24  # below this, starting workers takes longer than they save
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One recording before it is made.
+
+    Attributes:
+        index: Number in the world, which names its files.
+        label: Motion programme.
+        appearance: Look.
+        group: Camera.
+        caption: What happens and how it looks.
+    """
+
+    index: int
+    label: str
+    appearance: str
+    group: str
+    caption: str
+
+    @property
+    def video(self) -> str:
+        """The film's uri, relative to the world's folder."""
+        return f"videos/{self.index:04d}.mp4"
+
+    @property
+    def series(self) -> str:
+        """The series' uri, relative to the world's folder."""
+        return f"series/{self.index:04d}.csv"
+
+
+def plan_world(recordings: int = 600, seed: int = 0) -> list[Entry]:
+    """Deals labels, appearances and groups, without making anything.
+
+    Args:
+        recordings: How many.
+        seed: Of the world.
+
+    Returns:
+        One entry a recording.
+    """
+    words, looks = list(PROGRAMMES), list(APPEARANCES)
+    side = len(words)
+    entries: list[Entry] = []
+    for block in range(-(-recordings // side**2)):
+        rng = np.random.default_rng((seed, block, 2))
+        ranks = rng.permutation(side)
+        for shift in rng.permutation(side):
+            for place in rng.permutation(side):
+                index = len(entries)
+                word = words[place]
+                look = APPEARANCES[looks[ranks[(place + shift) % side]]]
+                doing = PROGRAMMES[word].doing[int(rng.integers(len(PROGRAMMES[word].doing)))]
+                texture, colours, ground = look.words
+                caption = f"Two {texture} balls, {colours}, {doing}, before {ground}."
+                group = f"camera{index // GROUP_SIZE:03d}"
+                entries.append(Entry(index, word, look.word, group, caption))
+    return entries[:recordings]
+
+
+def make_world(
+    folder: str | Path,
+    recordings: int = 600,
+    seed: int = 0,
+    seconds: float = 4.0,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Writes a world of short films, sounds and series, or returns at once if it is there.
+
+    Args:
+        folder: Where to.
+        recordings: How many.
+        seed: The same seed gives the same files, whatever the number of workers.
+        seconds: Length of each recording.
+        workers: Processes; None means one a core (and none besides this one for a small world).
+        progress: Called with recordings done and recordings in all.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DataError: The folder holds something else, or a world with other parameters.
+        ValueError: A parameter is out of range.
+    """
+    if recordings < 1 or seed < 0 or round(seconds * FPS) < 1:
+        raise ValueError(
+            f"A world needs at least 1 recording, a seed of 0 or more and {1 / FPS} s; "
+            f"got recordings={recordings}, seed={seed}, seconds={seconds}."
+        )
+    root = Path(folder)
+    parameters = {
+        "version": VERSION, "recordings": recordings, "seed": seed, "seconds": float(seconds)
+    }  # fmt: skip
+    if _finished(root, parameters):
+        return root
+    for part in ("videos", "series"):
+        (root / part).mkdir(parents=True, exist_ok=True)
+        for left in (root / part).glob(".*.partial"):
+            left.unlink()
+    write_whole(root / "world.partial.json", json.dumps(parameters).encode())
+
+    entries = plan_world(recordings, seed)
+    impacts: list[dict[str, Any]] = []
+    tracks: list[dict[str, Any]] = []
+    for done, (heard, track) in enumerate(_made(root, entries, seed, seconds, workers), 1):
+        impacts += heard
+        tracks.append(track)
+        if progress is not None:
+            progress(done, recordings)
+    _write_tables(root, entries, impacts, tracks)
+    write_whole(root / "world.json", json.dumps(parameters, indent=1).encode())
+    (root / "world.partial.json").unlink()
+    return root
+
+
+def _finished(root: Path, parameters: dict[str, Any]) -> bool:
+    """Whether the world is there; raises if something else is."""
+    for name in ("world.json", "world.partial.json"):
+        marker = root / name
+        if marker.exists():
+            found = json.loads(marker.read_text())
+            changed = [
+                f"{key} is {found.get(key)!r} there and {value!r} here"
+                for key, value in parameters.items()
+                if found.get(key) != value
+            ]
+            if changed:
+                raise DataError(
+                    f"{root} holds a world made with other parameters: {'; '.join(changed)}. "
+                    "Choose another folder, or delete this one to make it anew."
+                )
+            return name == "world.json"
+    taken = [name for name in ("videos", "series", "labels.csv") if (root / name).exists()]
+    if taken:
+        raise DataError(
+            f"{root} already holds {', '.join(taken)}, and no world.json says they are a world's. "
+            "Choose an empty folder."
+        )
+    return False
+
+
+def _made(
+    root: Path, entries: list[Entry], seed: int, seconds: float, workers: int | None
+) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any]]]:
+    """Makes all recordings in order, in this process or in several."""
+    make = partial(make_recording, root, seed=seed, seconds=seconds)
+    if workers is None:
+        workers = 1 if len(entries) < FEW else _cores()
+    done = 0
+    if workers > 1:
+        # Spawned, because forking a process that runs threads (torch's) can hang.
+        try:
+            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+                for result in pool.map(make, entries, chunksize=8):
+                    done += 1
+                    yield result
+        except BrokenProcessPool:
+            # A script without `if __name__ == "__main__"` cannot be imported by spawned workers.
+            pass
+    yield from map(make, entries[done:])
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS and Windows
+
+
+def make_recording(
+    root: Path, entry: Entry, seed: int, seconds: float
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Makes the files of one recording, unless they are there.
+
+    Args:
+        root: The world's folder.
+        entry: What to make.
+        seed: Of the world.
+        seconds: Length.
+
+    Returns:
+        The rows of the truth, and the columns of the tracks.
+    """
+    rng = np.random.default_rng((seed, entry.index))
+    group = entry.index // GROUP_SIZE
+    camera = draw_camera(np.random.default_rng((seed, group, 1)))
+    look = APPEARANCES[entry.appearance]
+    seconds = round(seconds * FPS) / FPS
+    # Pixels' centres are at whole numbers, so the picture spans 0 to SIZE - 1.
+    motion = framed(simulate(entry.label, seconds, rng), SIZE - 1, MARGIN, rng)
+    low, high = (pitch_of(radius, float(rng.uniform(0.9, 1.1))) for radius in motion.radii)
+    sounding = int(rng.integers(2))
+    places = seen(motion, camera)
+    series = trajectory(places, motion, rng)
+    if not (root / entry.series).exists():
+        write_whole(root / entry.series, as_csv(series))
+    if not (root / entry.video).exists():
+        frames = draw(motion, look, camera, seconds, rng)
+        sound = soundtrack(motion, seconds, (low, high), sounding)
+        write_whole(root / entry.video, encode(frames, sound))
+
+    impacts = []
+    for impact in motion.impacts:
+        x, y = places[impact.object, round(impact.time * STEPS)]
+        impacts.append(
+            {
+                "uri": entry.video,
+                "time": impact.time,
+                "x": float(x),
+                "y": float(y),
+                "object": impact.object,
+                "kind": impact.kind,
+                "energy": impact.energy,
+                "pitch": (low, high)[impact.object],
+            }  # fmt: skip
+        )
+    steps = np.arange(round(seconds * FPS)) * (STEPS // FPS)
+    track = {
+        "uri": entry.video, "times": steps / STEPS, "places": places[:, steps],
+        "radii": motion.radii, "sounding": sounding,
+    }  # fmt: skip
+    return impacts, track
+
+
+def _write_tables(
+    root: Path, entries: list[Entry], impacts: list[dict[str, Any]], tracks: list[dict[str, Any]]
+) -> None:
+    """Writes labels.csv, series_labels.csv, truth.parquet and tracks.parquet."""
+    for name, uris in (
+        ("labels.csv", [entry.video for entry in entries]),
+        ("series_labels.csv", [entry.series for entry in entries]),
+    ):
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(["uri", "label", "appearance", "group", "caption"])
+        for uri, entry in zip(uris, entries, strict=True):
+            table.writerow([uri, entry.label, entry.appearance, entry.group, entry.caption])
+        write_whole(root / name, text.getvalue().encode())
+
+    truth = pa.schema(
+        [
+            ("uri", pa.string()),
+            ("time", pa.float64()),
+            ("x", pa.float64()),
+            ("y", pa.float64()),
+            ("object", pa.int32()),
+            ("kind", pa.string()),
+            ("energy", pa.float64()),
+            ("pitch", pa.float64()),
+        ]  # fmt: skip
+    )
+    _write_parquet(root / "truth.parquet", pa.Table.from_pylist(impacts, schema=truth))
+    parts = []
+    for track in tracks:
+        frames = len(track["times"])
+        for which in (0, 1):
+            parts.append(
+                pa.table(
+                    {
+                        "uri": pa.array([track["uri"]] * frames),
+                        "time": track["times"],
+                        "object": np.full(frames, which, np.int32),
+                        "x": track["places"][which, :, 0],
+                        "y": track["places"][which, :, 1],
+                        "radius": np.full(frames, track["radii"][which]),
+                        "sounding": np.full(frames, which == track["sounding"]),
+                    }
+                )
+            )
+    _write_parquet(root / "tracks.parquet", pa.concat_tables(parts))
+
+
+def _write_parquet(path: Path, table: pa.Table) -> None:
+    memory = pa.BufferOutputStream()
+    pq.write_table(table, memory)
+    write_whole(path, memory.getvalue().to_pybytes())
