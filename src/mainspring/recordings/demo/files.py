@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from jaxtyping import Float, Float32, UInt8
 
 from mainspring.recordings.demo.physics import STEPS, Motion
 from mainspring.recordings.demo.picture import FPS
@@ -19,12 +20,14 @@ SERIES_COLUMNS = ("x0", "y0", "turn0", "x1", "y1", "turn1")
 GOP = 48  # frames from one key frame to the next: long, as cameras have it
 
 
-def encode(frames: np.ndarray, samples: np.ndarray) -> bytes:
+def encode(
+    frames: UInt8[np.ndarray, "frames rows columns 3"], samples: Float32[np.ndarray, " samples"]
+) -> bytes:
     """Makes an MP4 of a film and its sound.
 
     Args:
-        frames: uint8 (frame, row, column, RGB), `FPS` a second.
-        samples: float32 mono, `RATE` a second.
+        frames: RGB, `FPS` a second.
+        samples: Mono, `RATE` a second.
 
     Returns:
         The file's bytes; the same on every call.
@@ -35,9 +38,15 @@ def encode(frames: np.ndarray, samples: np.ndarray) -> bytes:
         picture = container.add_stream("libx264", rate=FPS)
         picture.height, picture.width = frames.shape[1:3]
         picture.pix_fmt = "yuv420p"
-        # One thread: the pool already fills the cores, and slices would change the bytes.
-        picture.codec_context.thread_count = 1
-        picture.options = {"preset": "veryfast", "crf": "22", "g": str(GOP)}
+        picture.codec_context.thread_count = 1  # the pool already fills the cores
+        # x264's macroblock tree makes other bytes on some runs, even in one thread (seen in about
+        # one of ten with x264 as PyAV 18 ships it, in none of 40 without).
+        picture.options = {
+            "preset": "veryfast",
+            "crf": "22",
+            "g": str(GOP),
+            "x264-params": "no-mbtree=1",
+        }
         sound = container.add_stream("aac", rate=RATE, layout="mono", bit_rate=48_000)
         for index, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
@@ -51,16 +60,18 @@ def encode(frames: np.ndarray, samples: np.ndarray) -> bytes:
     return memory.getvalue()
 
 
-def trajectory(places: np.ndarray, motion: Motion, rng: np.random.Generator) -> np.ndarray:
+def trajectory(
+    places: Float[np.ndarray, "2 times 2"], motion: Motion, rng: np.random.Generator
+) -> Float[np.ndarray, "rows 6"]:
     """The recording as a series of six channels, with missing stretches.
 
     Args:
-        places: (2, steps + 1, 2): centres in the picture, px.
+        places: Centres in the picture, px.
         motion: For the balls' orientation.
         rng: Draws the sensor's noise and what is missing.
 
     Returns:
-        (rows, 6) at `SERIES_RATE`, columns as `SERIES_COLUMNS`, NaN where a sensor was blind:
+        One row each 1/`SERIES_RATE` s, columns as `SERIES_COLUMNS`, NaN where a sensor was blind:
         up to three stretches of 0.1 to 0.4 s in each channel, on their own.
     """
     rows = (motion.angle.shape[1] - 1) * SERIES_RATE // STEPS
@@ -79,7 +90,7 @@ def trajectory(places: np.ndarray, motion: Motion, rng: np.random.Generator) -> 
     return series
 
 
-def as_csv(series: np.ndarray) -> bytes:
+def as_csv(series: Float[np.ndarray, "rows 6"]) -> bytes:
     """Writes a series with a header and a time column in seconds; missing values are empty."""
     lines = ["time," + ",".join(SERIES_COLUMNS)]
     for row, values in enumerate(series.tolist()):

@@ -2,7 +2,7 @@
 
 Steps are of 1/240 s, a whole number of which make a video frame (20 Hz) and a row of the series
 (40 Hz). Each step is a velocity Verlet step (which keeps energy) followed by drag, friction and
-bounces (which only lose it), so energy never rises but at launches.
+bounces (which only lose it), so energy rises only at launches and while a ball is lifted.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Bool, Float
 
-from mainspring.recordings.demo.programmes import PROGRAMMES, Ball, Programme
+from mainspring.recordings.demo.law import Ball, Programme, toss
+from mainspring.recordings.demo.programmes import PROGRAMMES
 
 STEPS = 240  # a second
 LAG = 0.3  # s: the most by which one ball's launch follows the other's
 RADII = (7.5, 10.5)  # px
-FULL_ENERGY = 0.5 * 400.0**2  # energy 1 in the tables: mass 1 turned about at 200 px/s
+FULL_ENERGY = 0.5 * 250.0**2  # energy 1 in the tables: mass 1 turned about at 125 px/s
 UNHEARD = 0.002  # impacts of less energy make no sound and are not listed
 
 
@@ -29,7 +31,8 @@ class Impact:
         time: Seconds from the recording's beginning.
         object: 0 or 1.
         kind: `bounce` (against something unseen), `hit` (against the other ball) or `launch`.
-        energy: Kinetic energy of the lost or won speed; 1 is a ball of mass 1 turned about at 200 px/s.
+        energy: Kinetic energy of the change of speed; 1 is a ball of mass 1 that turns about at
+            125 px/s.
     """
 
     time: float
@@ -43,36 +46,101 @@ class Motion:
     """What two balls do, every 1/240 s, both ends included.
 
     Attributes:
-        place: (2, steps + 1, 2): px to the right and up; to the right and down once `framed`.
-        angle: (2, steps + 1): radians, counter-clockwise as seen.
-        energy: (2, steps + 1): mechanical energy of each ball, without spin.
+        place: Px to the right and up; to the right and down once `framed`.
+        angle: Radians, counter-clockwise as seen.
+        energy: Mechanical energy of each ball, without spin.
+        driven: Whether an unseen hand lifts the ball, and so adds energy.
         radii: Of the two balls, px.
         impacts: In order of time.
         paired: Whether the balls exchange energy.
     """
 
-    place: np.ndarray
-    angle: np.ndarray
-    energy: np.ndarray
+    place: Float[np.ndarray, "2 times 2"]
+    angle: Float[np.ndarray, "2 times"]
+    energy: Float[np.ndarray, "2 times"]
+    driven: Bool[np.ndarray, "2 times"]
     radii: tuple[float, float]
     impacts: tuple[Impact, ...]
     paired: bool
 
     @property
-    def times(self) -> np.ndarray:
+    def times(self) -> Float[np.ndarray, " times"]:
         """Seconds of each step."""
         return np.arange(self.angle.shape[1]) / STEPS
 
     @property
-    def speed(self) -> np.ndarray:
-        """(2, steps + 1): px/s, by differences."""
+    def speed(self) -> Float[np.ndarray, "2 times"]:
+        """Px/s of each ball, by differences."""
         return np.linalg.norm(np.gradient(self.place, axis=1), axis=2) * STEPS
+
+
+class Scene:
+    """Two balls and their laws, moved step by step.
+
+    The balls wait for each other and are launched at most `LAG` apart: a picture in which one
+    ball slows down while the other is pushed would tell little about time's direction.
+    """
+
+    def __init__(self, word: str, rng: np.random.Generator) -> None:
+        radii = (float(rng.uniform(*RADII)) for _ in range(2))
+        self.rng = rng
+        self.balls = [
+            Ball(radius, (radius / 9) ** 2, angle=float(rng.uniform(0, 2 * math.pi)))
+            for radius in radii
+        ]
+        self.laws = [PROGRAMMES[word](rng), PROGRAMMES[word](rng)]
+        self.paired = self.laws[0].paired
+        if self.paired:
+            self.laws[1] = self.laws[0]
+        for which, (law, ball) in enumerate(zip(self.laws, self.balls, strict=True)):
+            law.start(ball, which, rng)
+        self.now = 0  # steps
+        self.ready = [True, True]  # to be launched
+        self.due = [0, 0]  # step of each ball's next launch, or of its last one
+
+    def step(self) -> list[str | None]:
+        """Moves on by a step.
+
+        Returns:
+            What befell each ball: the kind of an `Impact`, or None.
+        """
+        befell: list[str | None] = [None, None]
+        for which, (law, ball) in enumerate(zip(self.laws, self.balls, strict=True)):
+            struck = advance(law, ball, 1 / STEPS)
+            if struck:
+                befell[which] = "bounce"
+            if self.now > self.due[which] and law.spent(ball, struck):
+                self.ready[which] = True
+        if self.paired and touch(self.balls[0], self.balls[1], self.laws[0].restitution):
+            befell = ["hit", "hit"]
+        if all(self.ready):
+            self.ready = [False, False]
+            lags = [0.0, 0.0] if self.paired else self.rng.uniform(0, LAG, 2)
+            self.due = [self.now + int(lag * STEPS) for lag in lags]
+        for which in self._launch():
+            befell[which] = "launch"
+        self.now += 1
+        return befell
+
+    def _launch(self) -> list[int]:
+        """Launches the balls whose time has come, and tells which."""
+        old = [(ball.first_speed, ball.second_speed) for ball in self.balls]
+        for which, (law, ball) in enumerate(zip(self.laws, self.balls, strict=True)):
+            if self.now == self.due[which] and not (self.paired and which == 1):
+                law.launch(ball, self.balls[1 - which], self.rng)
+            law.steer(ball)
+        launched = []
+        for which, ball in enumerate(self.balls):
+            if (ball.first_speed, ball.second_speed) != old[which]:
+                launched.append(which)
+                ball.spin = toss(self.rng) * float(self.rng.uniform(3, 8))
+        return launched
 
 
 def simulate(word: str, seconds: float, rng: np.random.Generator) -> Motion:
     """Moves two balls by one motion programme.
 
-    The recording begins 1 to 2 s into the motion, so that its beginning is no special moment.
+    The recording begins up to 2.5 s into the motion, so that its beginning is no special moment.
 
     Args:
         word: The programme, a key of `PROGRAMMES`.
@@ -82,81 +150,36 @@ def simulate(word: str, seconds: float, rng: np.random.Generator) -> Motion:
     Returns:
         The motion, in the programme's own place: `framed` puts it into a picture.
     """
-    radii = (float(rng.uniform(*RADII)), float(rng.uniform(*RADII)))
-    balls = [Ball(r, (r / 8) ** 2, angle=float(rng.uniform(0, 2 * math.pi))) for r in radii]
-    laws = [PROGRAMMES[word](rng), PROGRAMMES[word](rng)]
-    if laws[0].paired:
-        laws[1] = laws[0]
+    scene = Scene(word, rng)
     skipped = int(rng.uniform(0, 2.5) * STEPS)
     steps = round(seconds * STEPS)
-    states = np.empty((2, steps + 1, 4))
+    states = np.empty((2, steps + 1, 5))
     impacts: list[Impact] = []
-
-    for which in (0, 1):
-        laws[which].start(balls[which], which, rng)
-    ready = [True, True]
-    due = [0, 0]  # step of each ball's next launch
-    for step in range(skipped + steps + 1):
-        before = [(ball.first_speed, ball.second_speed) for ball in balls]
-        kinds: list[str | None] = [None, None]
-        for which, (law, ball) in enumerate(zip(laws, balls, strict=True)):
-            if advance(law, ball, 1 / STEPS):
-                kinds[which] = "bounce"
-            if step > due[which] and law.spent(ball, kinds[which] == "bounce"):
-                ready[which] = True
-        if laws[0].paired and touch(balls[0], balls[1], laws[0].restitution):
-            kinds = ["hit", "hit"]
-        for which in _launched(step, ready, due, laws, balls, rng):
-            kinds[which] = "launch"
-        now = step - skipped
+    for now in range(-skipped, steps + 1):
+        before = [(ball.first_speed, ball.second_speed) for ball in scene.balls]
+        befell = scene.step()
         if now < 0:
             continue
-        for which, (law, ball) in enumerate(zip(laws, balls, strict=True)):
-            states[which, now] = (ball.first, ball.second, ball.angle, law.energy(ball))
-            kind = kinds[which]
+        for which, (law, ball) in enumerate(zip(scene.laws, scene.balls, strict=True)):
+            states[which, now] = (
+                ball.first, ball.second, ball.angle, law.energy(ball), law.driven
+            )  # fmt: skip
+            kind = befell[which]
             if kind is not None and now < steps:
-                lost = math.dist(before[which], (ball.first_speed, ball.second_speed))
-                energy = 0.5 * ball.mass * lost**2 / FULL_ENERGY
+                change = math.dist(before[which], (ball.first_speed, ball.second_speed))
+                energy = 0.5 * ball.mass * change**2 / FULL_ENERGY
                 if energy >= UNHEARD or kind == "launch":
                     impacts.append(Impact(now / STEPS, which, kind, energy))
-    place = np.stack(
-        [law.place(s[:, 0], s[:, 1]) for law, s in zip(laws, states, strict=True)], axis=0
-    )
+    first, second, angle, energies, driven = np.moveaxis(states, 2, 0)
     return Motion(
-        place, states[..., 2], states[..., 3], radii, tuple(impacts), paired=laws[0].paired
+        place=np.stack([scene.laws[i].place(first[i], second[i]) for i in (0, 1)]),
+        angle=angle,
+        energy=energies,
+        driven=driven > 0,
+        radii=(scene.balls[0].radius, scene.balls[1].radius),
+        impacts=tuple(impacts),
+        paired=scene.paired,
     )
-
-
-def _launched(
-    step: int,
-    ready: list[bool],
-    due: list[int],
-    laws: list[Programme],
-    balls: list[Ball],
-    rng: np.random.Generator,
-) -> list[int]:
-    """Launches the balls whose time has come, and tells which.
-
-    The balls wait for each other, and are launched at most `LAG` apart: a picture in which one
-    ball slows down while the other is pushed would tell little about time's direction.
-    """
-    if all(ready):
-        ready[:] = [False, False]
-        lags = rng.uniform(0, LAG, 2)
-        due[:] = [step if laws[0].paired else step + int(lag * STEPS) for lag in lags]
-    old = [(ball.first_speed, ball.second_speed) for ball in balls]
-    for which, (law, ball) in enumerate(zip(laws, balls, strict=True)):
-        if step == due[which] and not (law.paired and which == 1):
-            law.launch(ball, balls[1 - which], rng)
-        law.steer(ball)
-    thrown = [
-        which
-        for which, ball in enumerate(balls)
-        if (ball.first_speed, ball.second_speed) != old[which]
-    ]
-    for which in thrown:
-        balls[which].spin = float(rng.choice([-1, 1]) * rng.uniform(3, 8))
-    return thrown
 
 
 def advance(law: Programme, ball: Ball, step: float) -> bool:
@@ -181,30 +204,28 @@ def advance(law: Programme, ball: Ball, step: float) -> bool:
     ball.first_speed *= slower
     ball.second_speed *= slower
 
-    struck = False
     left, right, bottom, top = law.walls
-    if ball.first < left and ball.first_speed < 0 or ball.first > right and ball.first_speed > 0:
+    sideways = (ball.first < left and ball.first_speed < 0) or (
+        ball.first > right and ball.first_speed > 0
+    )
+    upright = (ball.second < bottom and ball.second_speed < 0) or (
+        ball.second > top and ball.second_speed > 0
+    )
+    if sideways:
         ball.first = min(max(ball.first, left), right)
         ball.first_speed *= -law.restitution
-        struck = True
-    if (
-        ball.second < bottom
-        and ball.second_speed < 0
-        or ball.second > top
-        and ball.second_speed > 0
-    ):
+    if upright:
         ball.second = min(max(ball.second, bottom), top)
         ball.second_speed *= -law.restitution
         # The ground's grip turns half of the slip into spin.
         ball.spin += 0.5 * (-ball.first_speed / ball.radius - ball.spin)
-        struck = True
 
     if law.rolls:
         ball.spin = -ball.first_speed / ball.radius
     else:
         ball.spin *= 1 - 0.4 * step
     ball.angle += step * ball.spin
-    return struck
+    return sideways or upright
 
 
 def touch(one: Ball, other: Ball, restitution: float) -> bool:

@@ -7,9 +7,11 @@ camera belongs to a group of recordings: the exact background, exposure, offset 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float, Float32, UInt8
 
 from mainspring.recordings.demo.physics import STEPS, Motion
 
@@ -147,8 +149,8 @@ def _edge(height: np.ndarray) -> np.ndarray:
     return np.clip(0.5 + 1.5 * height, 0.0, 1.0)
 
 
-def background(look: Appearance, camera: Camera) -> np.ndarray:
-    """Draws the still background, as float32 (row, column, RGB) before exposure."""
+def background(look: Appearance, camera: Camera) -> Float32[np.ndarray, "rows columns 3"]:
+    """Draws the still background, before exposure."""
     down, right = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
     right, down = right - camera.offset[0], down - camera.offset[1]
     wave = 2 * math.pi / camera.scale / 2
@@ -160,14 +162,14 @@ def background(look: Appearance, camera: Camera) -> np.ndarray:
     return colour + 13.0 * height[..., None]
 
 
-def seen(motion: Motion, camera: Camera) -> np.ndarray:
-    """(2, steps + 1, 2): px right and down of the ball's centres in the picture."""
+def seen(motion: Motion, camera: Camera) -> Float[np.ndarray, "2 times 2"]:
+    """Px right and down of the balls' centres in the picture."""
     return motion.place + np.array(camera.offset)
 
 
 def draw(
     motion: Motion, look: Appearance, camera: Camera, seconds: float, rng: np.random.Generator
-) -> np.ndarray:
+) -> UInt8[np.ndarray, "frames rows columns 3"]:
     """Draws all frames of a recording.
 
     Args:
@@ -178,7 +180,7 @@ def draw(
         rng: Draws the noise and which ball has which colour.
 
     Returns:
-        uint8 (frame, row, column, RGB), `FPS` a second.
+        RGB, `FPS` frames a second.
     """
     frames = round(seconds * FPS)
     steps = np.arange(frames) * (STEPS // FPS)
@@ -197,8 +199,26 @@ def draw(
     return np.clip(video + 0.5, 0, 255).astype(np.uint8)
 
 
-def paint_ball(video, centres, angles, radius, colour, mark, texture) -> None:  # noqa: ANN001
-    """Paints one ball into every frame, in place, with an anti-aliased rim."""
+def paint_ball(
+    video: Float32[np.ndarray, "frames rows columns 3"],
+    centres: Float[np.ndarray, "frames 2"],
+    angles: Float[np.ndarray, " frames"],
+    radius: float,
+    colour: Float32[np.ndarray, "3"],
+    mark: Float32[np.ndarray, "3"],
+    texture: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> None:
+    """Paints one ball into every frame, in place, with an anti-aliased rim.
+
+    Args:
+        video: What to paint on.
+        centres: Px right and down.
+        angles: Radians, counter-clockwise as seen.
+        radius: Px.
+        colour: RGB of the ball.
+        mark: RGB of its texture's marks.
+        texture: One of `TEXTURES`.
+    """
     half = math.ceil(radius)  # MARGIN and SHAKE keep this window inside the picture
     corner = np.floor(centres).astype(int) - half
     span = np.arange(2 * half + 2)

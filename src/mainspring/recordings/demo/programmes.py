@@ -1,122 +1,22 @@
-"""The eight motion programmes: what pulls a ball, what slows it, when it is thrown anew.
+# ruff: noqa: D102 - the methods are `Programme`'s and documented there
+"""The eight motion programmes, which are the labels of the demo world.
 
-A programme is the label of a recording. All share one frame, one pair of balls and one time
-scale, and draw no rod, spring or floor, so that only motion tells them apart. Each loses energy
-all the time and wins it back in sudden launches, which is what makes time's direction visible.
-Units are pixels of the picture and seconds; the second axis points up.
+All share one frame, one pair of balls and one time scale, and draw no rod, spring or floor, so
+that only motion tells them apart. Each loses energy all the time and wins it back in sudden
+launches (`Drop` from an unseen hand), which is what makes time's direction visible. Speeds stay
+below some 150 px/s, so that a ball moves by about its own size between frames 1/8 s apart.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
+from jaxtyping import Float
+
+from mainspring.recordings.demo.law import FAR, Ball, Programme, sign, toss
 
 GRAVITY = 300.0  # px/s²: a fall of 30 px takes 0.45 s, so a clip of 1 s holds a bounce or two
-FAR = math.inf
-
-
-@dataclass(slots=True)
-class Ball:
-    """A ball's size and state in its programme's own coordinates.
-
-    Attributes:
-        radius: In px.
-        mass: Relative to a ball of 8 px.
-        first: First coordinate (px to the right, unless the programme says otherwise).
-        second: Second coordinate (px up).
-        first_speed: In px/s.
-        second_speed: In px/s.
-        angle: Orientation in radians, counter-clockwise.
-        spin: In rad/s.
-    """
-
-    radius: float
-    mass: float
-    first: float = 0.0
-    second: float = 0.0
-    first_speed: float = 0.0
-    second_speed: float = 0.0
-    angle: float = 0.0
-    spin: float = 0.0
-
-    @property
-    def speed(self) -> float:
-        """Speed in px/s."""
-        return math.hypot(self.first_speed, self.second_speed)
-
-
-def sign(value: float) -> float:
-    """Returns 1.0 or -1.0, never 0."""
-    return 1.0 if value >= 0 else -1.0
-
-
-class Programme:
-    """One law of motion with its own constants, drawn once a ball and recording.
-
-    Attributes:
-        word: The label.
-        drag: Linear drag, 1/s.
-        air: Quadratic drag, 1/px.
-        friction: Sliding friction, px/s².
-        restitution: Share of the speed that a bounce gives back.
-        walls: Left, right, bottom and top, between which the ball's centre stays.
-        rolls: Whether the spin follows the speed without slip.
-        paired: Whether the two balls share one stage and hit each other.
-        doing: What the balls do, for captions.
-    """
-
-    word: ClassVar[str]
-    doing: ClassVar[tuple[str, ...]]
-    paired: ClassVar[bool] = False
-    rolls: ClassVar[bool] = False
-    drag: float = 0.0
-    air: float = 0.0
-    friction: float = 0.0
-    restitution: float = 0.7
-    walls: tuple[float, float, float, float] = (-FAR, FAR, -FAR, FAR)
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.driven = False  # whether an unseen hand is giving it energy
-        self.vary = float(rng.uniform(0.9, 1.1))  # of the time scale or strength, by programme
-
-    def pull(self, first: float, second: float) -> tuple[float, float]:
-        """Acceleration in px/s² at a place."""
-        return 0.0, 0.0
-
-    def potential(self, first: float, second: float) -> float:
-        """Energy a unit of mass at a place, px²/s²; `pull` is its downhill slope."""
-        return 0.0
-
-    def start(self, ball: Ball, which: int, rng: np.random.Generator) -> None:
-        """Puts the ball where its first launch begins; `which` is 0 or 1."""
-
-    def spent(self, ball: Ball, struck: bool) -> bool:
-        """Whether so little is left of the motion that the ball may be launched again.
-
-        Args:
-            ball: The ball in question.
-            struck: Whether it has just met a wall.
-        """
-        raise NotImplementedError
-
-    def launch(self, ball: Ball, other: Ball, rng: np.random.Generator) -> None:
-        """Gives the ball (both, if they are paired) new speed in no time."""
-        raise NotImplementedError
-
-    def steer(self, ball: Ball) -> bool:
-        """May give the ball a second push on its way; tells whether it did."""
-        return False
-
-    def place(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """Own coordinates over time to px right and up, as (time, 2)."""
-        return np.stack([first, second], axis=1)
-
-    def energy(self, ball: Ball) -> float:
-        """Mechanical energy without spin, in units of mass px²/s²."""
-        return ball.mass * (0.5 * ball.speed**2 + self.potential(ball.first, ball.second))
 
 
 class Drop(Programme):
@@ -164,7 +64,7 @@ class Throw(Programme):
 
     def __init__(self, rng: np.random.Generator) -> None:
         super().__init__(rng)
-        self.side = sign(float(rng.uniform(-1, 1)))
+        self.side = toss(rng)
 
     def pull(self, first: float, second: float) -> tuple[float, float]:
         return 0.0, -GRAVITY
@@ -207,9 +107,11 @@ class Spring(Programme):
         return self.energy(ball) < 0.5 * ball.mass * (self.rate * 3) ** 2
 
     def launch(self, ball: Ball, other: Ball, rng: np.random.Generator) -> None:
-        ball.first_speed = sign(float(rng.uniform(-1, 1))) * self.rate * float(rng.uniform(22, 29))
+        ball.first_speed = toss(rng) * self.rate * float(rng.uniform(22, 29))
 
-    def place(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    def place(
+        self, first: Float[np.ndarray, " time"], second: Float[np.ndarray, " time"]
+    ) -> Float[np.ndarray, "time 2"]:
         return first[:, None] * self.axis
 
 
@@ -240,10 +142,12 @@ class Pendulum(Programme):
     def launch(self, ball: Ball, other: Ball, rng: np.random.Generator) -> None:
         left = self.potential(ball.first, ball.second)
         wanted = self.widest(float(rng.uniform(1.8, 2.2)))
-        direction = sign(float(rng.uniform(-1, 1)))
+        direction = toss(rng)
         ball.first_speed = direction * math.sqrt(wanted**2 - 2 * left)
 
-    def place(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    def place(
+        self, first: Float[np.ndarray, " time"], second: Float[np.ndarray, " time"]
+    ) -> Float[np.ndarray, "time 2"]:
         angle = first / self.rod
         return self.rod * np.stack([np.sin(angle), 1 - np.cos(angle)], axis=1)
 
@@ -267,7 +171,8 @@ class Roll(Programme):
         return abs(ball.first_speed) < 8
 
     def launch(self, ball: Ball, other: Ball, rng: np.random.Generator) -> None:
-        ball.first_speed = sign(float(rng.uniform(-1, 1))) * self.vary * float(rng.uniform(105, 135))
+        strength = self.vary * float(rng.uniform(105, 135))
+        ball.first_speed = toss(rng) * strength
 
 
 class Collide(Programme):
@@ -310,7 +215,7 @@ class Spiral(Programme):
     def __init__(self, rng: np.random.Generator) -> None:
         super().__init__(rng)
         self.rate = 2 * math.pi / (1.15 * self.vary)  # rad/s
-        self.turn = sign(float(rng.uniform(-1, 1)))
+        self.turn = toss(rng)
         self.outbound = False
 
     def pull(self, first: float, second: float) -> tuple[float, float]:
@@ -368,7 +273,7 @@ class Balloon(Programme):
 
     def launch(self, ball: Ball, other: Ball, rng: np.random.Generator) -> None:
         ball.second_speed = -float(rng.uniform(135, 155))
-        ball.first_speed = sign(float(rng.uniform(-1, 1))) * self.wobble * 7
+        ball.first_speed = toss(rng) * self.wobble * 7
 
 
 PROGRAMMES: dict[str, type[Programme]] = {

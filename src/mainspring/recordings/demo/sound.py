@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from jaxtyping import Float, Float32
 
 from mainspring.recordings.demo.physics import Impact, Motion
 
@@ -17,21 +18,23 @@ PARTIALS = ((1.0, 1.0), (2.76, 0.45), (5.4, 0.2))  # ratio of pitch, loudness: a
 DECAY = 0.07  # s: an impact's sound falls to a third
 ATTACK = 0.002  # s
 LOUD = 0.5  # amplitude of an impact of energy 1, of full scale
-HUM = 0.05  # amplitude of the hum at 200 px/s
+HUM = 0.05  # amplitude of the hum at 120 px/s
 
 
 def pitch_of(radius: float, material: float) -> float:
     """Pitch in Hz of a ball: small ones are high; `material` is a factor drawn for each ball."""
-    return 440.0 * (8.5 / radius) ** 3 * material
+    return 440.0 * (9 / radius) ** 3 * material
 
 
 def loudness_of(energy: float) -> float:
     """Amplitude of an impact of an energy, kept between what is heard and what would clip."""
-    return float(np.clip(LOUD * math.sqrt(energy), 0.05, 0.6))
+    return float(np.clip(LOUD * math.sqrt(energy), 0.04, 0.6))
 
 
-def ring(seconds: float, impacts: tuple[Impact, ...], pitches: tuple[float, float]) -> np.ndarray:
-    """The impacts' sounds alone, as float64 samples."""
+def ring(
+    seconds: float, impacts: tuple[Impact, ...], pitches: tuple[float, float]
+) -> Float[np.ndarray, " samples"]:
+    """The impacts' sounds alone."""
     samples = np.zeros(round(seconds * RATE))
     for impact in impacts:
         begin = math.ceil(impact.time * RATE)
@@ -47,8 +50,13 @@ def ring(seconds: float, impacts: tuple[Impact, ...], pitches: tuple[float, floa
     return samples
 
 
-def hum(seconds: float, speed: np.ndarray, times: np.ndarray, pitch: float) -> np.ndarray:
-    """The quiet tone of a ball in motion, as float64 samples.
+def hum(
+    seconds: float,
+    speed: Float[np.ndarray, " times"],
+    times: Float[np.ndarray, " times"],
+    pitch: float,
+) -> Float[np.ndarray, " samples"]:
+    """The quiet tone of a ball in motion.
 
     Args:
         seconds: Length.
@@ -57,7 +65,7 @@ def hum(seconds: float, speed: np.ndarray, times: np.ndarray, pitch: float) -> n
         pitch: The ball's, Hz; the hum lies between half of it and three times it.
     """
     at = np.arange(round(seconds * RATE)) / RATE
-    heard = np.minimum(np.interp(at, times, speed) / 200.0, 1.5)
+    heard = np.minimum(np.interp(at, times, speed) / 120.0, 1.5)
     # Smoothed over 30 ms, because a jump in pitch or loudness would click like an impact.
     width = round(0.03 * RATE)
     heard = np.convolve(np.pad(heard, width // 2, mode="edge"), np.ones(width) / width, "same")
@@ -68,7 +76,7 @@ def hum(seconds: float, speed: np.ndarray, times: np.ndarray, pitch: float) -> n
 
 def soundtrack(
     motion: Motion, seconds: float, pitches: tuple[float, float], sounding: int
-) -> np.ndarray:
+) -> Float32[np.ndarray, " samples"]:
     """Mixes a recording's sound.
 
     Args:
@@ -78,7 +86,7 @@ def soundtrack(
         sounding: Which ball hums.
 
     Returns:
-        float32 samples between -1 and 1, `RATE` a second.
+        Samples between -1 and 1, `RATE` a second.
     """
     mixed = ring(seconds, motion.impacts, pitches)
     mixed += hum(seconds, motion.speed[sounding], motion.times, pitches[sounding])

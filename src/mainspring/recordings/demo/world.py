@@ -17,22 +17,17 @@ a camera. A larger world begins with the recordings of the smaller one.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mainspring.errors import DataError
 from mainspring.recordings.demo.files import as_csv, encode, trajectory, write_whole
@@ -46,70 +41,12 @@ from mainspring.recordings.demo.picture import (
     draw_camera,
     seen,
 )
-from mainspring.recordings.demo.programmes import PROGRAMMES
+from mainspring.recordings.demo.plan import GROUP_SIZE, Entry, plan_world
 from mainspring.recordings.demo.sound import pitch_of, soundtrack
+from mainspring.recordings.demo.tables import Track, write_tables
 
-VERSION = 1  # raised whenever the same parameters would give other files
-GROUP_SIZE = 12  # recordings that share a camera: 50 groups among 600
+VERSION = 2  # raised whenever the same parameters would give other files
 FEW = 24  # below this, starting workers takes longer than they save
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One recording before it is made.
-
-    Attributes:
-        index: Number in the world, which names its files.
-        label: Motion programme.
-        appearance: Look.
-        group: Camera.
-        caption: What happens and how it looks.
-    """
-
-    index: int
-    label: str
-    appearance: str
-    group: str
-    caption: str
-
-    @property
-    def video(self) -> str:
-        """The film's uri, relative to the world's folder."""
-        return f"videos/{self.index:04d}.mp4"
-
-    @property
-    def series(self) -> str:
-        """The series' uri, relative to the world's folder."""
-        return f"series/{self.index:04d}.csv"
-
-
-def plan_world(recordings: int = 600, seed: int = 0) -> list[Entry]:
-    """Deals labels, appearances and groups, without making anything.
-
-    Args:
-        recordings: How many.
-        seed: Of the world.
-
-    Returns:
-        One entry a recording.
-    """
-    words, looks = list(PROGRAMMES), list(APPEARANCES)
-    side = len(words)
-    entries: list[Entry] = []
-    for block in range(-(-recordings // side**2)):
-        rng = np.random.default_rng((seed, block, 2))
-        ranks = rng.permutation(side)
-        for shift in rng.permutation(side):
-            for place in rng.permutation(side):
-                index = len(entries)
-                word = words[place]
-                look = APPEARANCES[looks[ranks[(place + shift) % side]]]
-                doing = PROGRAMMES[word].doing[int(rng.integers(len(PROGRAMMES[word].doing)))]
-                texture, colours, ground = look.words
-                caption = f"Two {texture} balls, {colours}, {doing}, before {ground}."
-                group = f"camera{index // GROUP_SIZE:03d}"
-                entries.append(Entry(index, word, look.word, group, caption))
-    return entries[:recordings]
 
 
 def make_world(
@@ -156,13 +93,13 @@ def make_world(
 
     entries = plan_world(recordings, seed)
     impacts: list[dict[str, Any]] = []
-    tracks: list[dict[str, Any]] = []
+    tracks: list[Track] = []
     for done, (heard, track) in enumerate(_made(root, entries, seed, seconds, workers), 1):
         impacts += heard
         tracks.append(track)
         if progress is not None:
             progress(done, recordings)
-    _write_tables(root, entries, impacts, tracks)
+    write_tables(root, entries, impacts, tracks)
     write_whole(root / "world.json", json.dumps(parameters, indent=1).encode())
     (root / "world.partial.json").unlink()
     return root
@@ -196,7 +133,7 @@ def _finished(root: Path, parameters: dict[str, Any]) -> bool:
 
 def _made(
     root: Path, entries: list[Entry], seed: int, seconds: float, workers: int | None
-) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any]]]:
+) -> Iterator[tuple[list[dict[str, Any]], Track]]:
     """Makes all recordings in order, in this process or in several."""
     make = partial(make_recording, root, seed=seed, seconds=seconds)
     if workers is None:
@@ -204,14 +141,17 @@ def _made(
     done = 0
     if workers > 1:
         # Spawned, because forking a process that runs threads (torch's) can hang.
+        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
         try:
-            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-                for result in pool.map(make, entries, chunksize=8):
-                    done += 1
-                    yield result
+            for result in pool.map(make, entries, chunksize=8):
+                done += 1
+                yield result
         except BrokenProcessPool:
-            # A script without `if __name__ == "__main__"` cannot be imported by spawned workers.
+            # A script without `if __name__ == "__main__"` cannot be imported by spawned workers:
+            # this process makes the rest.
             pass
+        finally:
+            pool.shutdown(cancel_futures=True)  # an interrupted call leaves at once
     yield from map(make, entries[done:])
 
 
@@ -224,7 +164,7 @@ def _cores() -> int:
 
 def make_recording(
     root: Path, entry: Entry, seed: int, seconds: float
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], Track]:
     """Makes the files of one recording, unless they are there.
 
     Args:
@@ -234,7 +174,7 @@ def make_recording(
         seconds: Length.
 
     Returns:
-        The rows of the truth, and the columns of the tracks.
+        The rows of the truth, and the balls' track.
     """
     rng = np.random.default_rng((seed, entry.index))
     group = entry.index // GROUP_SIZE
@@ -243,7 +183,8 @@ def make_recording(
     seconds = round(seconds * FPS) / FPS
     # Pixels' centres are at whole numbers, so the picture spans 0 to SIZE - 1.
     motion = framed(simulate(entry.label, seconds, rng), SIZE - 1, MARGIN, rng)
-    low, high = (pitch_of(radius, float(rng.uniform(0.9, 1.1))) for radius in motion.radii)
+    one, other = (pitch_of(radius, float(rng.uniform(0.9, 1.1))) for radius in motion.radii)
+    pitches = (one, other)
     sounding = int(rng.integers(2))
     places = seen(motion, camera)
     series = trajectory(places, motion, rng)
@@ -251,7 +192,7 @@ def make_recording(
         write_whole(root / entry.series, as_csv(series))
     if not (root / entry.video).exists():
         frames = draw(motion, look, camera, seconds, rng)
-        sound = soundtrack(motion, seconds, (low, high), sounding)
+        sound = soundtrack(motion, seconds, pitches, sounding)
         write_whole(root / entry.video, encode(frames, sound))
 
     impacts = []
@@ -266,66 +207,9 @@ def make_recording(
                 "object": impact.object,
                 "kind": impact.kind,
                 "energy": impact.energy,
-                "pitch": (low, high)[impact.object],
-            }  # fmt: skip
+                "pitch": pitches[impact.object],
+            }
         )
     steps = np.arange(round(seconds * FPS)) * (STEPS // FPS)
-    track = {
-        "uri": entry.video, "times": steps / STEPS, "places": places[:, steps],
-        "radii": motion.radii, "sounding": sounding,
-    }  # fmt: skip
+    track = Track(entry.video, steps / STEPS, places[:, steps], motion.radii, sounding)
     return impacts, track
-
-
-def _write_tables(
-    root: Path, entries: list[Entry], impacts: list[dict[str, Any]], tracks: list[dict[str, Any]]
-) -> None:
-    """Writes labels.csv, series_labels.csv, truth.parquet and tracks.parquet."""
-    for name, uris in (
-        ("labels.csv", [entry.video for entry in entries]),
-        ("series_labels.csv", [entry.series for entry in entries]),
-    ):
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(["uri", "label", "appearance", "group", "caption"])
-        for uri, entry in zip(uris, entries, strict=True):
-            table.writerow([uri, entry.label, entry.appearance, entry.group, entry.caption])
-        write_whole(root / name, text.getvalue().encode())
-
-    truth = pa.schema(
-        [
-            ("uri", pa.string()),
-            ("time", pa.float64()),
-            ("x", pa.float64()),
-            ("y", pa.float64()),
-            ("object", pa.int32()),
-            ("kind", pa.string()),
-            ("energy", pa.float64()),
-            ("pitch", pa.float64()),
-        ]  # fmt: skip
-    )
-    _write_parquet(root / "truth.parquet", pa.Table.from_pylist(impacts, schema=truth))
-    parts = []
-    for track in tracks:
-        frames = len(track["times"])
-        for which in (0, 1):
-            parts.append(
-                pa.table(
-                    {
-                        "uri": pa.array([track["uri"]] * frames),
-                        "time": track["times"],
-                        "object": np.full(frames, which, np.int32),
-                        "x": track["places"][which, :, 0],
-                        "y": track["places"][which, :, 1],
-                        "radius": np.full(frames, track["radii"][which]),
-                        "sounding": np.full(frames, which == track["sounding"]),
-                    }
-                )
-            )
-    _write_parquet(root / "tracks.parquet", pa.concat_tables(parts))
-
-
-def _write_parquet(path: Path, table: pa.Table) -> None:
-    memory = pa.BufferOutputStream()
-    pq.write_table(table, memory)
-    write_whole(path, memory.getvalue().to_pybytes())
