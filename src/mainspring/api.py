@@ -85,12 +85,25 @@ def check(
 
 
 def pretrain(
-    data: Any, pretext: str = "taco", *, out: str | Path, log: Log | None = None, **settings: Any
+    data: Any,
+    pretext: str = "taco",
+    *,
+    out: str | Path,
+    verdict: bool = True,
+    log: Log | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Trains an encoder by asking a question of unlabelled recordings.
 
-    The same call again resumes; `settings` are the fields of
-    `mainspring.training.settings.Settings`.
+    The same call again resumes.
+
+    Args:
+        data: Recordings, as `recordings` takes them.
+        pretext: What is asked.
+        out: Run folder.
+        verdict: Compare the encoder with random weights and raw features at the end.
+        log: Where to say how far it is.
+        settings: Fields of `mainspring.training.settings.Settings`.
 
     Returns:
         The run's summary, as in summary.json.
@@ -147,12 +160,13 @@ def pretrain(
                 save_encoder(
                     run.encoder(stream), encoder.cpu(), plan.clips[stream], {"pretext": pretext}
                 )
-            summary["verdict"] = _verdict(plan, told)
+            summary["verdict"] = _verdict(plan, told) if verdict else ""
             if finished.quarantined:
                 run.write_json("check.json", describe(plan) | {"quarantined": finished.quarantined})
             run.write_json("summary.json", summary)
             reporting.write_report(run, verdict=summary["verdict"])
-            told.say(summary["verdict"])
+            if verdict:
+                told.say(summary["verdict"])
         fabric.barrier()
     return summary
 

@@ -230,8 +230,10 @@ def _encoders(
         except TypeError as error:
             raise ConfigError(f"architecture.{stream}: {error}") from error
         if settings.start:
-            report = load_weights(built[stream], Path(settings.start))
-            notes.append(f"Weights for {stream} from {settings.start}: {report}")
+            source = Path(settings.start)
+            inside = source / "encoder" / stream  # where a run keeps it
+            report = load_weights(built[stream], inside if inside.is_dir() else source)
+            notes.append(f"Weights for {stream}: {report}")
     return built
 
 
