@@ -1,0 +1,90 @@
+"""Batches are functions of (seed, sample number), however they are read; nothing piles up."""
+
+import gc
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from toy import SPEC, toy
+
+from mainspring.recordings.catalogue import Catalogue, open_catalogue
+from mainspring.recordings.reader import Reader
+from mainspring.recordings.survey import survey
+from mainspring.training import loader
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Catalogue:
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        np.save(tmp_path / f"{number:02}.npy", rng.normal(size=(40, 2)).astype(np.float32))
+    return survey(open_catalogue(str(tmp_path)))
+
+
+def draws(catalogue: Catalogue) -> loader.Draws:
+    pretext, _ = toy()
+    return loader.Draws(catalogue, Reader({"series": SPEC}), pretext, seed=3)
+
+
+def samples(shares) -> list[torch.Tensor]:
+    return [share.batch["series"].samples for share in shares]
+
+
+def test_resuming_continues_the_same_batches(catalogue):
+    whole = samples(loader.shares(draws(catalogue), 6, 0, 7, 0, 1, 0))
+    rest = samples(loader.shares(draws(catalogue), 6, 4, 7, 0, 1, 0))
+    assert len(whole) == 7
+    for one, two in zip(whole[4:], rest, strict=True):
+        assert torch.equal(one, two)
+    assert not torch.equal(whole[0], whole[1])
+
+
+def test_processes_read_what_the_thread_reads(catalogue):
+    threaded = samples(loader.shares(draws(catalogue), 6, 0, 3, 0, 1, 0))
+    read = samples(loader.shares(draws(catalogue), 6, 0, 3, 0, 1, 2))
+    for one, two in zip(threaded, read, strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_ranks_share_a_batch_without_gap_or_overlap(catalogue, world):
+    whole = samples(loader.shares(draws(catalogue), 7, 0, 2, 0, 1, 0))
+    shares = [
+        samples(loader.shares(draws(catalogue), 7, 0, 2, rank, world, 0)) for rank in range(world)
+    ]
+    for step in range(2):
+        assert torch.equal(whole[step], torch.cat([share[step] for share in shares]))
+
+
+def test_a_broken_recording_is_left_out_and_named(catalogue, tmp_path):
+    (tmp_path / "07.npy").write_bytes(b"broken")
+    seen = []
+    for share in loader.shares(draws(catalogue), 5, 0, 4, 0, 1, 0):
+        seen += share.problems
+        assert len(share.batch) + len(share.problems) == 5
+    assert len(seen) == 1
+    assert "07.npy" in seen[0].name
+
+
+def test_a_light_pretext_draws_the_same_without_its_weights(catalogue):
+    pretext, _ = toy()
+    light = pretext.light()
+    assert not list(light.parameters())
+    assert list(pretext.parameters())
+    timeline = Reader({"series": SPEC}).timeline(catalogue[0])
+    one = pretext.draw(timeline, np.random.default_rng(1))["series"].clips
+    np.testing.assert_array_equal(
+        one, light.draw(timeline, np.random.default_rng(1))["series"].clips
+    )
+
+
+def test_memory_does_not_grow_over_epochs(catalogue):
+    process, ready = psutil.Process(), draws(catalogue)
+    used = []
+    for step, _ in enumerate(loader.shares(ready, 20, 0, 600, 0, 1, 0)):
+        if step in (200, 599):
+            gc.collect()
+            used.append(process.memory_info().rss)
+    assert used[1] - used[0] < 8e6
