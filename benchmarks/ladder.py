@@ -35,7 +35,7 @@ ARMS = {
     "contrast + speed + shuffle": {},
 }
 COLUMNS = ("label", "appearance")
-HOP_SECONDS = 0.35
+HOP_SECONDS = 0.4
 
 
 def worth(vectors: Vectors, labels: Path, seed: int) -> dict[str, tuple[float, float]]:
