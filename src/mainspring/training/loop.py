@@ -122,6 +122,8 @@ def train(plan: Plan, run: Run, steps: int, log: Log, fabric: Fabric) -> Finishe
     if workers < 0:
         cheap = plan.cached[0] or set(plan.clips) == {"series"}
         workers = 0 if cheap else max(1, (os.cpu_count() or 2) - 1)
+    if workers:
+        plan.catalogue.freeze(run.folder / "catalogue")  # workers map it instead of copying it
     ready = loader.shares(
         draws, settings.batch, taken, steps, fabric.global_rank, fabric.world_size, workers
     )
