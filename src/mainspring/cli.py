@@ -7,6 +7,7 @@ Every verb takes --json (one JSON object with its results on stdout; progress go
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
@@ -350,7 +351,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(_fail(error, 1))
     except KeyboardInterrupt:
         sys.exit(_fail("Stopped. The same command goes on from here.", 130))
-    print(json.dumps(result, default=str) if flags.json else text)
+    if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks for all
+        print(json.dumps(result, default=str) if flags.json else text)
 
 
 def _parse(kind: type, verb: str, words: list[str]) -> tuple[Any, dict[str, Any]]:
