@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mainspring.encoders.dilated import Dilated, DilatedConv, statistics
+from mainspring.encoders.dilated import Dilated, statistics
+from mainspring.encoders.dilated_block import DilatedConv
 from mainspring.errors import ConfigError, DataError
 
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mainspring.clips import ClipSpec
+from mainspring.encoders.dilated_block import Block, Extent, Hidden
 from mainspring.encoders.encoder import Encoder
 from mainspring.errors import ConfigError, DataError, unknown
 
 Series = Float[Tensor, "n time channel"]
 Present = Bool[Tensor, "n time"] | None
-Hidden = Float[Tensor, "n width time"]
 
 NORMALISE = ("recording", "none")
 POOLS = ("mean", "max")
+MISSING = ("flag", "channel", "step")
 
 
 class Dilated(Encoder):
@@ -27,9 +27,10 @@ class Dilated(Encoder):
 
     Of TS2Vec are the linear input projection, ten blocks of 64 channels and an eleventh of 320
     with a 1×1 projection on its residual, GELU, no norm layers, masked steps at 0 after the input
-    projection. Ours are: no dropout, the mean as the default pool, normalisation in here, and
+    projection. Ours are the defaults: no dropout, the mean as the pool, normalisation in here, and
     missing values seen by channel (a 0 and an "observed" flag beside it), so that one missing
-    channel does not take the step's other channels with it.
+    channel does not take the step's other channels with it. The pretext `ts2vec` sets them all
+    the paper's way, but for missing values of single channels.
 
     Two kinds of absence are told apart. A step where nothing was observed enters as 0 and gets a
     token from its neighbours. A step of padding (`present` False) is kept at 0 in every layer, so
@@ -46,6 +47,11 @@ class Dilated(Encoder):
             over observed values taken out, so raw units do and level and size are not seen.
             "none" leaves values as they are.
         pool: "mean" or "max" over present steps (TS2Vec: max).
+        missing: What becomes of a missing value: "flag" enters 0 and, as a further input, that it
+            was not observed; "channel" enters 0 alone; "step" takes the whole step out when one
+            of its channels is missing, as TS2Vec's code does. With any of them a step where
+            nothing was observed enters as 0.
+        dropout: Share of the tokens' values set to 0 in training (TS2Vec: 0.1).
 
     Raises:
         ConfigError: If a setting is unknown or out of range.
@@ -67,6 +73,8 @@ class Dilated(Encoder):
         causal: bool = False,
         normalise: str = "recording",
         pool: str = "mean",
+        missing: str = "flag",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if min(channels, width, dim) < 1 or depth < 0:
@@ -78,6 +86,10 @@ class Dilated(Encoder):
             raise unknown("normalise", normalise, NORMALISE)
         if pool not in POOLS:
             raise unknown("pool", pool, POOLS)
+        if missing not in MISSING:
+            raise unknown("way with missing values", missing, MISSING)
+        if not 0 <= dropout < 1:
+            raise ConfigError(f"dropout is {dropout}; it must be at least 0 and below 1.")
         self.settings = {
             "channels": channels,
             "width": width,
@@ -86,16 +98,20 @@ class Dilated(Encoder):
             "causal": causal,
             "normalise": normalise,
             "pool": pool,
+            "missing": missing,
+            "dropout": dropout,
         }
         self.dim = dim
         self.channels = channels
         self.normalise = normalise
         self.pool = pool
-        self.project = nn.Linear(2 * channels, width)
+        self.missing = missing
+        self.project = nn.Linear(channels * (2 if missing == "flag" else 1), width)
         widths = [width] * (depth + 1) + [dim]
         self.blocks = nn.ModuleList(
             Block(widths[i], widths[i + 1], 2**i, causal, last=i == depth) for i in range(depth + 1)
         )
+        self.dropout = nn.Dropout(dropout)
 
     def prepare(
         self, samples: Series, present: Present = None
@@ -121,17 +137,18 @@ class Dilated(Encoder):
 
     def stem(self, prepared: Float[Tensor, "n time inputs"]) -> Hidden:
         """The input projection; 0 where no channel was observed."""
-        seen = prepared[..., self.channels :].any(-1, keepdim=True)
-        return (self.project(prepared) * seen).transpose(1, 2)
+        observed = prepared[..., self.channels :].bool()
+        seen = observed.all(-1, True) if self.missing == "step" else observed.any(-1, True)
+        values = prepared if self.missing == "flag" else prepared[..., : self.channels]
+        with torch.autocast(values.device.type, enabled=False):  # raw values need all their digits
+            return (self.project(values) * seen).transpose(1, 2)
 
     def trunk(self, hidden: Hidden, present: Present = None) -> Float[Tensor, "n time dim"]:
-        """The blocks."""
-        keep = None
-        if present is not None and not bool(present.all()):
-            keep = present[:, None, :]
+        """The blocks, and dropout."""
+        extent = Extent(hidden.shape[2]) if present is None else Extent.of(present)
         for block in self.blocks:
-            hidden = block(hidden, keep)
-        return hidden.transpose(1, 2)
+            hidden = block(hidden, extent)
+        return self.dropout(hidden.transpose(1, 2))
 
     def tokens(self, samples: Series, present: Present = None) -> Float[Tensor, "n time dim"]:
         """One token a step, in context; 0 where there is padding."""
@@ -149,50 +166,6 @@ class Dilated(Encoder):
             return (tokens * there).sum(1) / there.sum(1).clamp(min=1)
         most = tokens.masked_fill(~there, -torch.inf).amax(1)
         return torch.where(there.any(1), most, 0.0)
-
-
-class Block(nn.Module):
-    """residual(x) + conv(gelu(conv(gelu(x)))), both convolutions at the same dilation."""
-
-    def __init__(self, inputs: int, outputs: int, dilation: int, causal: bool, last: bool) -> None:
-        super().__init__()
-        self.conv1 = DilatedConv(inputs, outputs, dilation, causal)
-        self.conv2 = DilatedConv(outputs, outputs, dilation, causal)
-        self.residual = nn.Conv1d(inputs, outputs, 1) if last else nn.Identity()
-
-    def forward(
-        self, x: Hidden, keep: Bool[Tensor, "n 1 time"] | None
-    ) -> Float[Tensor, "n outputs time"]:
-        """`keep` is False at padding, which stays 0 before and after every convolution."""
-        inner = self.conv1(F.gelu(x))
-        if keep is not None:
-            inner = inner * keep
-        out = self.residual(x) + self.conv2(F.gelu(inner))
-        return out if keep is None else out * keep
-
-
-class DilatedConv(nn.Conv1d):
-    """Three taps, `dilation` steps apart, as many steps out as in.
-
-    Where the dilation reaches past the series the outer taps meet nothing but padding; then the
-    one that is left is applied as a 1×1 convolution, which is exact and takes a third of the work
-    (at 128 steps, three of TS2Vec's ten blocks and its last, widest one).
-    """
-
-    def __init__(self, inputs: int, outputs: int, dilation: int, causal: bool) -> None:
-        super().__init__(inputs, outputs, 3, dilation=dilation)
-        self.causal = causal
-
-    def forward(self, input: Hidden) -> Float[Tensor, "n outputs time"]:
-        """Convolves."""
-        reach = self.dilation[0]
-        if reach >= input.shape[-1]:
-            tap = 2 if self.causal else 1
-            return F.conv1d(input, self.weight[:, :, tap : tap + 1], self.bias)
-        if self.causal:
-            input = F.pad(input, (2 * reach, 0))
-            return F.conv1d(input, self.weight, self.bias, dilation=reach)
-        return F.conv1d(input, self.weight, self.bias, padding=reach, dilation=reach)
 
 
 def statistics(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -48,11 +48,14 @@ class Batch:
         streams: The views of each stream.
         recording: (batch,) row of each recording in the catalogue.
         generator: Randomness for content changes, a pure function of (seed, samples seen).
+        common: Randomness that all recordings of the step share, in whatever part or process they
+            are; always on the CPU.
     """
 
     streams: dict[str, Views]
     recording: Int64[Tensor, "batch"]
     generator: torch.Generator
+    common: torch.Generator = field(default_factory=torch.Generator)
 
     def __len__(self) -> int:
         return len(self.recording)

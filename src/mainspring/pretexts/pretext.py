@@ -58,6 +58,10 @@ class Pretext(nn.Module):
         citation: Paper, venue, year.
         accepts: Streams it can read.
         Config: Dataclass of its settings, each documented.
+        recipe: The run settings that its paper gives, as sections and keys of a run's config.
+            They are this pretext's defaults; what the user asks for wins.
+        whole: Samples. If positive, a clip is a whole recording up to so many, unless the user
+            sets a length; shorter recordings end in padding.
 
     Args:
         clips: For each stream it reads, how clips are cut.
@@ -70,6 +74,8 @@ class Pretext(nn.Module):
     citation: ClassVar[str]
     accepts: ClassVar[tuple[str, ...]]
     Config: ClassVar[type]
+    recipe: ClassVar[dict[str, Any]] = {}
+    whole: ClassVar[int] = 0
 
     def __init__(
         self, clips: Mapping[str, ClipSpec], dims: Mapping[str, int], recordings: int, config: Any

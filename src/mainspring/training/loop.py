@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import nn
 
 from mainspring.encoders import precision
-from mainspring.encoders.encoder import Encoder
 from mainspring.errors import DataError, RunError
 from mainspring.pretexts.pretext import Outcome
 from mainspring.training import checkpoint, loader, schedule
@@ -104,7 +102,7 @@ def train(plan: Plan, run: Run, steps: int, log: Log, fabric: Fabric) -> Finishe
     parameters = [p for module in modules.values() for p in module.parameters()]
     optimiser = schedule.build(settings.optimiser, parameters, settings.batch)
     averages = {}
-    if settings.optimiser.ema:
+    if settings.optimiser.ema or settings.optimiser.mean:
         averages = {s: copy.deepcopy(e).requires_grad_(False) for s, e in encoders.items()}
         modules |= {f"average.{s}": e for s, e in averages.items()}
 
@@ -150,7 +148,9 @@ def train(plan: Plan, run: Run, steps: int, log: Log, fabric: Fabric) -> Finishe
                         "`mainspring check` lists the broken ones; leave them out."
                     )
                 continue
-            lr = schedule.rate(step, steps, peak, settings.optimiser.warmup)
+            lr = schedule.rate(
+                step, steps, peak, settings.optimiser.warmup, settings.optimiser.schedule
+            )
             for group in optimiser.param_groups:
                 group["lr"] = lr
             optimiser.zero_grad(set_to_none=True)
@@ -167,7 +167,7 @@ def train(plan: Plan, run: Run, steps: int, log: Log, fabric: Fabric) -> Finishe
                 nn.utils.clip_grad_norm_(parameters, settings.optimiser.clip)
             optimiser.step()
             for stream, average in averages.items():
-                schedule.average(average, encoders[stream], settings.optimiser.ema)
+                schedule.average(average, encoders[stream], settings.optimiser.keep(step))
             with torch.no_grad():
                 pretext.after_step(encoders, facts, features)
 
@@ -245,6 +245,7 @@ def held_answers(plan: Plan, autocast: Any, device: torch.device) -> dict[str, t
             continue
         batch = batch.to(device)
         batch.generator.manual_seed(torch_seed(plan.settings.seed, first, 3))
+        batch.common.manual_seed(torch_seed(plan.settings.seed, first, 4))
         with torch.no_grad(), autocast():
             features = plan.pretext.encode(plan.encoders, batch)
         exact = {n: v.float() if v.is_floating_point() else v for n, v in features.items()}
@@ -276,26 +277,3 @@ def _enough(quarantined: dict[int, str], plan: Plan) -> None:
             f"{len(quarantined)} of {total} recordings could not be read, too many to go on. "
             f"The first: {example}. `mainspring check` lists them all."
         )
-
-
-def gather_ready() -> None:
-    """Waits for all ranks."""
-    if dist.is_initialized():
-        dist.barrier()
-
-
-def save_encoders(plan: Plan, run: Run, save: Any) -> dict[str, str]:
-    """Writes each stream's encoder into the run; returns their stamps."""
-    return {
-        stream: save(
-            run.encoder(stream),
-            _cpu(encoder),
-            plan.clips[stream],
-            {"pretext": plan.settings.pretext},
-        )
-        for stream, encoder in plan.encoders.items()
-    }
-
-
-def _cpu(encoder: Encoder) -> Encoder:
-    return encoder.to("cpu").eval()

@@ -37,6 +37,9 @@ SHORTEST_CLIP = 8
 """Clips are shortened to an eighth of the encoder's own at most."""
 CLIPS_A_WINDOW = 8
 """A window of a long recording holds at least so many times what the pretext needs."""
+WHOLES_A_WINDOW = 1.5
+"""The same where a clip is a whole recording. Windows are the recordings of such a pretext, so
+there should be many, but some room to move in."""
 DEFAULTS = {
     "video": ("r2plus1d_tiny", "r2plus1d18"),
     "audio": ("logmel", "logmel"),
@@ -117,13 +120,16 @@ def make_plan(settings: Settings, found: Catalogue) -> Plan:
         return kind(clips, dims, count, config)
 
     for stream in streams:
+        if kind.whole and "length" not in settings.clip.get(stream, {}):
+            longest = int(_positions(recordings, stream, clips[stream]).max())
+            clips[stream] = dataclasses.replace(clips[stream], length=min(kind.whole, longest))
         clips[stream] = _fit(stream, clips, ask, recordings, settings, notes)
     pretext = ask(clips, len(recordings))
-    needed = [
-        pretext.needs(s) / (clips[s].rate or float(np.median(recordings.column(f"{s}.rate"))))
-        for s in streams
-    ]
-    window = max(settings.loading.window, CLIPS_A_WINDOW * max(needed))
+    window = settings.loading.window
+    for stream in streams:
+        rate = clips[stream].rate or float(np.median(recordings.column(f"{stream}.rate")))
+        whole, some = WHOLES_A_WINDOW * clips[stream].span, CLIPS_A_WINDOW * pretext.needs(stream)
+        window = max(window, (whole if kind.whole else some) / rate)
     recordings = windowed(recordings, window, None)
     enough = np.logical_and.reduce(
         [_positions(recordings, s, clips[s]) >= pretext.needs(s) for s in streams]

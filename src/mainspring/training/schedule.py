@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from mainspring.errors import unknown
+from mainspring.errors import ConfigError, unknown
+
+SCHEDULES = ("cosine", "constant")
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,15 @@ class Optimiser:
         weight_decay: Decay of matrices and kernels; biases, gains and other vectors have none.
         momentum: SGD only.
         warmup: Share of all steps in which the rate rises linearly to its peak.
+        schedule: "cosine" falls to 0 by half a cosine after the warm-up, "constant" stays.
         clip: Largest norm of the gradient; 0 does not clip.
         ema: Decay of a moving average of the encoder's weights, which is then what the run hands
             back; 0 keeps none.
+        mean: Hand back the mean of the encoder's weights over all steps, the first ones included
+            (TS2Vec's way), instead of the last ones.
+
+    Raises:
+        ConfigError: If a name is unknown, or two averages are asked for.
     """
 
     name: str = "adamw"
@@ -33,8 +41,23 @@ class Optimiser:
     weight_decay: float = 1e-2
     momentum: float = 0.9
     warmup: float = 0.05
+    schedule: str = "cosine"
     clip: float = 0.0
     ema: float = 0.0
+    mean: bool = False
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise unknown("schedule", self.schedule, SCHEDULES)
+        if self.mean and self.ema:
+            raise ConfigError("optimiser.mean and optimiser.ema are both set; choose one average.")
+
+    def keep(self, step: int) -> float:
+        """Share of the average that stays when the weights after step `step` (from 0) join it; 1
+        where none is kept."""
+        if self.mean:
+            return (step + 1) / (step + 2)
+        return self.ema or 1.0
 
     def peak(self, batch: int) -> float:
         """The peak learning rate for a batch of so many recordings."""
@@ -58,24 +81,28 @@ def build(
     ]
     lr = settings.peak(batch)
     if settings.name == "adamw":
-        return torch.optim.AdamW(groups, lr=lr)
+        return torch.optim.AdamW(groups, lr=lr, fused=True)
     if settings.name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=settings.momentum)
     raise unknown("optimiser", settings.name, ["adamw", "sgd"])
 
 
-def rate(step: int, steps: int, peak: float, warmup: float) -> float:
-    """Linear warm-up, then half a cosine to zero (Loshchilov & Hutter 2017, Eq. 5, one period).
+def rate(step: int, steps: int, peak: float, warmup: float, schedule: str = "cosine") -> float:
+    """Linear warm-up, then half a cosine to zero (Loshchilov & Hutter 2017, Eq. 5, one period), or
+    the peak to the end.
 
     Args:
         step: Steps already taken, from 0.
         steps: All steps of the run.
         peak: Highest rate.
         warmup: Share of the steps that warm up.
+        schedule: What follows.
     """
     rising = max(1, round(steps * warmup))
     if step < rising:
         return peak * (step + 1) / rising
+    if schedule == "constant":
+        return peak
     done = (step - rising) / max(1, steps - rising)
     return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 

@@ -9,7 +9,10 @@ from typing import Any
 
 from mainspring.clips import ClipSpec
 from mainspring.errors import ConfigError, unknown
+from mainspring.pretexts.catalog import find
 from mainspring.training.schedule import Optimiser
+
+BUDGETS = ("steps", "epochs", "minutes")
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Settings:
     loading: Loading = field(default_factory=Loading)
 
     def __post_init__(self) -> None:
-        given = [n for n in ("steps", "epochs", "minutes") if getattr(self, n) is not None]
+        given = [name for name in BUDGETS if getattr(self, name) is not None]
         if len(given) > 1:
             raise ConfigError(f"{' and '.join(given)} are both given; a run has one budget.")
         for name in given:
@@ -92,6 +95,33 @@ class Settings:
             )
         if self.precision not in ("auto", "fp32", "bf16"):
             raise unknown("precision", self.precision, ["auto", "fp32", "bf16"])
+
+
+def settle(values: Mapping[str, Any]) -> Settings:
+    """The settings of a run: what the user gave, over the recipe of the pretext, over defaults.
+
+    None and empty lists count as not given. A recipe's encoder, and what it says of architecture
+    and clips, belong together: they are left out where the user names an encoder.
+
+    Raises:
+        ConfigError: If a setting is unknown, or settings contradict each other.
+    """
+    given = {k: v for k, v in values.items() if v is not None and v != () and v != []}
+    recipe = dict(find(given.get("pretext", Settings.pretext)).recipe)
+    if "encoder" in given:
+        recipe = {k: v for k, v in recipe.items() if k not in ("encoder", "architecture", "clip")}
+    if any(name in given for name in BUDGETS):
+        recipe = {k: v for k, v in recipe.items() if k not in BUDGETS}
+    return make(Settings, _over(recipe, given), "settings")
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`below` with the values of `above`, section by section."""
+    both = {**below, **above}
+    for name in set(below) & set(above):
+        if isinstance(below[name], Mapping) and isinstance(above[name], Mapping):
+            both[name] = _over(below[name], above[name])
+    return both
 
 
 def make(kind: type, values: Mapping[str, Any], where: str) -> Any:

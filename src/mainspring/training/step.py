@@ -50,6 +50,7 @@ def learn(
         seed = torch_seed(*key, 1, rank, index)
         torch.manual_seed(seed)
         parts[index].generator.manual_seed(seed)
+        parts[index].common.manual_seed(torch_seed(*key, 3))
         with autocast():
             return pretext.encode(encoders, parts[index])
 

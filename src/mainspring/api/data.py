@@ -1,0 +1,59 @@
+"""What is there: recordings with their facts, and what training on them would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from mainspring.errors import MainspringError
+from mainspring.recordings.catalogue import Catalogue, open_catalogue
+from mainspring.recordings.survey import report as survey_report
+from mainspring.recordings.survey import survey
+from mainspring.training.estimate import estimate
+from mainspring.training.plan import default_cache, describe, make_plan
+from mainspring.training.progress import Log
+from mainspring.training.run import plain
+from mainspring.training.settings import settle
+
+
+def recordings(data: Any, log: Log | None = None) -> Catalogue:
+    """The catalogue of a folder, glob, manifest, file, list of paths, array or list of arrays, with
+    the facts of every file filled in and the unusable ones marked.
+
+    Raises:
+        DataError: If there is nothing there.
+    """
+    told = counter(log, "looking at files")
+    return survey(open_catalogue(data), store=default_cache() / "facts", progress=told)
+
+
+def check(
+    data: Any, pretext: str = "taco", *, cost: bool = True, log: Log | None = None, **settings: Any
+) -> dict[str, Any]:
+    """What is there, what is broken, and what training would cost, measured by a few steps.
+
+    Returns:
+        The survey's report, with "cost"; where training could not start, it is None and
+        "cost_problem" says why.
+    """
+    found = recordings(data, log)
+    result = survey_report(found) | {"pretext": pretext}
+    if not cost:
+        return result
+    try:
+        asked = settle({"data": str(data), "pretext": pretext} | settings)
+        plan = make_plan(asked, found)
+        return result | {"plan": plain(describe(plan)), "cost": asdict(estimate(plan))}
+    except MainspringError as error:
+        return result | {"cost": None, "cost_problem": str(error)}
+
+
+def counter(log: Log | None, doing: str) -> Callable[[int, int], None]:
+    """Says how far something is on the log's moving line."""
+
+    def told(done: int, total: int) -> None:
+        if log is not None:
+            log.update(f"{doing}: {done} of {total}", final=done == total)
+
+    return told

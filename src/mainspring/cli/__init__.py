@@ -1,0 +1,122 @@
+"""The command line: one file a verb, with its flags as a dataclass and a function that runs it.
+
+Every verb takes --json (one JSON object with its results on stdout; progress goes to stderr) and
+--config FILE (TOML with the same fields as the flags, and sections that are no flags). A new verb
+is a new file here, with a class `Flags` and a function `run`; nothing else lists it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pkgutil
+import sys
+import tomllib
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import tyro
+
+from mainspring import __version__
+from mainspring.errors import ConfigError, MainspringError, unknown
+
+ORDER = ("demo", "check", "pretrain", "embed", "probe", "search")
+"""The verbs of a first day, which help lists first."""
+HELPERS = ("extra",)
+
+
+def verbs() -> list[str]:
+    """All verbs."""
+    there = [m.name for m in pkgutil.iter_modules(__path__) if m.name not in HELPERS]
+    return [v for v in ORDER if v in there] + sorted(v for v in there if v not in ORDER)
+
+
+def _verb(name: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of `mainspring`; exits with 2 for a wrong command, 1 for a failure."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        sys.exit(0 if words else 2)
+    if words[0] == "--version":
+        print(__version__)
+        return
+    try:
+        if words[0] not in verbs():
+            raise unknown("command", words[0], verbs())
+        verb = _verb(words[0])
+        flags, extra = _parse(verb.Flags, words[0], words[1:])
+        result, text = verb.run(flags, extra)
+    except ConfigError as error:
+        sys.exit(_fail(error, 2))
+    except MainspringError as error:
+        sys.exit(_fail(error, 1))
+    except KeyboardInterrupt:
+        sys.exit(_fail("Stopped. The same command goes on from here.", 130))
+    if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks for all
+        print(json.dumps(result, default=str) if flags.json else text)
+
+
+def _parse(kind: type, verb: str, words: list[str]) -> tuple[Any, dict[str, Any]]:
+    """Flags over the file's fields over the defaults; what else the file has comes apart."""
+    path = _config_path(words)
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text())
+        except FileNotFoundError:
+            raise ConfigError(f"There is no file {path} (--config).") from None
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path} is no TOML: {error}.") from None
+    values.pop("resolved", None)
+    if "from" in values:
+        values["start"] = values.pop("from")
+    start: Any = object.__new__(kind)  # not through __init__: what is still missing is of no type
+    for field in fields(kind):
+        value = values.pop(field.name, field.default)
+        value = tyro.MISSING if value is MISSING else value
+        start.__dict__[field.name] = tuple(value) if isinstance(value, list) else value
+    flags = tyro.cli(
+        kind,
+        args=words,
+        prog=f"mainspring {verb}",
+        default=start,
+        description=kind.__doc__,
+    )
+    return flags, values
+
+
+def _config_path(words: list[str]) -> Path | None:
+    """The value of --config, which has to be known before the flags are read."""
+    for index, word in enumerate(words):
+        if word.startswith("--config="):
+            return Path(word.removeprefix("--config="))
+        if word == "--config" and index + 1 < len(words):
+            return Path(words[index + 1])
+    return None
+
+
+def _fail(error: object, code: int) -> int:
+    """Says what went wrong, in plain words, and returns the exit status."""
+    print(f"mainspring: {error}", file=sys.stderr)
+    return code
+
+
+def _help() -> str:
+    rows = [f"  {name:10} {_verb(name).Flags.__doc__.splitlines()[0]}" for name in verbs()]
+    return "\n".join(
+        [
+            "mainspring VERB ...: learns from unlabelled videos, sounds and time series.",
+            "",
+            *rows,
+            "",
+            "mainspring VERB --help lists a verb's flags.",
+        ]
+    )

@@ -1,0 +1,78 @@
+"""`mainspring check`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import Positional
+
+from mainspring.errors import DataError
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What is in DATA, what is broken, and what training would cost."""
+
+    data: Positional[str]
+    """Folder, glob, manifest or file."""
+    pretext: str = "taco"
+    """Pretext whose cost is measured."""
+    encoder: tuple[str, ...] = ()
+    """Encoders whose cost is measured; chosen by stream otherwise."""
+    batch: int | None = None
+    """Recordings a step; 64, or as many as the pretext's paper has."""
+    quick: bool = False
+    """Only look at files; run no training steps."""
+    config: Path | None = None
+    """TOML file with the same fields, and those of pretrain."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
+    """Looks at data."""
+    from mainspring import api
+    from mainspring.recordings.survey import render
+    from mainspring.training.progress import Log
+
+    report = api.check(
+        flags.data,
+        flags.pretext,
+        cost=not flags.quick,
+        log=Log(),
+        encoder=flags.encoder,
+        batch=flags.batch,
+        **extra,
+    )
+    text = "\n".join([render(report), *_cost(report)])
+    if not report["usable"]:
+        print(json.dumps(report, default=str) if flags.json else text)
+        raise DataError(f"Nothing in {flags.data} is usable; the reasons are above.")
+    return report, text
+
+
+def _cost(report: dict[str, Any]) -> list[str]:
+    """What training would cost, in words."""
+    cost = report.get("cost")
+    if cost is None:
+        return (
+            [f"Cost of {report['pretext']}: {report['cost_problem']}"]
+            if "cost_problem" in report
+            else []
+        )
+    minutes = cost["minutes"]
+    lines = [
+        f"Training {report['pretext']} here: {cost['steps']} steps of {cost['step_seconds']:.2f} "
+        f"s, about {minutes:.0f} min"
+        + (f" ({minutes / 60:.1f} h)" if minutes >= 120 else "")
+        + f"; {cost['parameters'] / 1e6:.2f} M weights, {cost['memory_gb']:.1f} GB of memory"
+        + (f", {cost['device_gb']:.1f} GB on the device" if cost["device_gb"] else "")
+        + f", {cost['disk_gb']:.2f} GB of disk for decoded samples."
+    ]
+    plan = report["plan"]
+    lines += [f"Note: {note}" for note in plan["notes"]]
+    lines += [f"Set aside {count}: {reason}" for reason, count in plan["set_aside"].items()]
+    return lines

@@ -1,0 +1,62 @@
+"""`mainspring embed`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import Positional
+
+from mainspring.cli.extra import refuse
+
+
+@dataclass(frozen=True)
+class Flags:
+    """One vector a window of every recording, as Parquet in RUN/embeddings. Restartable."""
+
+    run: Positional[str]
+    """Run folder."""
+    data: Positional[str]
+    """Folder, glob, manifest or file."""
+    stream: str | None = None
+    """Which encoder, where the run has several."""
+    hop: float | None = None
+    """Seconds from one window to the next; a clip's length otherwise."""
+    batch: int = 64
+    """Windows a forward pass."""
+    out: str | None = None
+    """Another folder for the vectors."""
+    config: Path | None = None
+    """TOML file with the same fields."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
+    """Embeds."""
+    from mainspring import api
+    from mainspring.training.progress import Log
+
+    refuse(extra, Flags, "embed")
+    vectors = api.embed(
+        flags.run,
+        flags.data,
+        stream=flags.stream,
+        hop=flags.hop,
+        batch=flags.batch,
+        out=flags.out,
+        log=Log(),
+    )
+    result = {
+        "windows": len(vectors),
+        "dim": int(vectors.matrix.shape[1]),
+        "recordings": len(set(vectors.rows.tolist())),
+        "problems": vectors.problems,
+    }
+    text = f"{len(vectors)} vectors of {result['dim']} numbers, {result['recordings']} recordings."
+    if vectors.problems:
+        text += f"\n{len(vectors.problems)} left out:" + "".join(
+            f"\n  {name}: {why}" for name, why in vectors.problems.items()
+        )
+    return result, f"{text}\nNext: mainspring search {flags.run} FILE@START-END"

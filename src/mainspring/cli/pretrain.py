@@ -1,0 +1,56 @@
+"""`mainspring pretrain`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Trains an encoder by asking a question of unlabelled recordings. The same command resumes."""
+
+    data: Positional[str]
+    """Folder, glob, manifest or file."""
+    out: str
+    """Run folder."""
+    pretext: str = "taco"
+    """What is asked; `mainspring pretexts` lists them."""
+    encoder: tuple[str, ...] = ()
+    """One a stream; `mainspring encoders` lists them. Chosen by stream and device otherwise."""
+    stream: tuple[str, ...] = ()
+    """Streams to learn from (video, audio, series)."""
+    steps: int | None = None
+    """Budget in steps. One of steps, epochs and minutes; chosen from the data otherwise."""
+    epochs: float | None = None
+    """Budget in visits to every recording."""
+    minutes: float | None = None
+    """Budget in time on this machine."""
+    batch: int | None = None
+    """Recordings a step over all processes; 64, or as many as the pretext's paper has."""
+    seed: int = 0
+    """Seed of everything."""
+    start: Annotated[str | None, arg(name="from")] = None
+    """Start from a run, an encoder folder or a file of weights."""
+    config: Path | None = None
+    """TOML file: these fields, and [question] [clip] [architecture] [optimiser] [loading]."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
+    """Trains."""
+    from mainspring import api
+    from mainspring.training.progress import Log
+
+    given = {f.name: getattr(flags, f.name) for f in fields(flags)}
+    for name in ("data", "out", "pretext", "config", "json"):
+        given.pop(name)
+    summary = api.pretrain(flags.data, flags.pretext, out=flags.out, log=Log(), **(extra | given))
+    return summary, (
+        f"The encoder is in {flags.out}/encoder, the report in {flags.out}/report.html.\n"
+        f"Next: mainspring embed {flags.out} {flags.data}"
+    )

@@ -1,0 +1,216 @@
+"""TS2Vec: which moment is this, and of which series?
+
+Yue et al., "TS2Vec: towards universal representation of time series", AAAI 2022. Two crops of each
+series overlap; steps are hidden in each at random; the representations of the shared steps are
+contrasted with each other over time and over the series of the batch, at every scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+
+from mainspring.clips import ClipSpec, Draw, Timeline, fit, regular, window
+from mainspring.encoders.dilated import Dilated
+from mainspring.encoders.encoder import Encoder
+from mainspring.errors import ConfigError
+from mainspring.losses.hierarchical import hierarchical
+from mainspring.pretexts.pretext import Answer, Batch, Features, Outcome, Pretext
+
+LENGTHS = 4
+"""Lengths at which crops are computed. Each costs a fraction of a second once, and saves a part of
+the padding."""
+
+
+@dataclass(frozen=True)
+class TS2VecConfig:
+    """Settings of TS2Vec.
+
+    Attributes:
+        hide: Share of the steps hidden in each crop (Section 3.2: Bernoulli with p = 0.5).
+        instance: Weight of instance contrast; temporal contrast has the rest (Section 3.3 adds the
+            two with equal weights, the released code takes their mean).
+        temporal_unit: Levels of the hierarchy, from the finest, without temporal contrast, as in
+            the released code; crops share at least two steps of the first level that has it.
+    """
+
+    hide: float = 0.5
+    instance: float = 0.5
+    temporal_unit: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.hide < 1:
+            raise ConfigError(f"hide is {self.hide}; it must be at least 0 and below 1.")
+        if not 0 <= self.instance <= 1:
+            raise ConfigError(f"instance is {self.instance}; it must lie between 0 and 1.")
+        if self.temporal_unit < 0:
+            raise ConfigError(f"temporal_unit is {self.temporal_unit}; it must not be negative.")
+
+
+class TS2Vec(Pretext):
+    """Contrast of time steps between two crops of a series with hidden steps.
+
+    The length and place of the crops are drawn once a step for the whole batch, and each series is
+    shifted by an offset of its own (the released code; the paper draws them per series). Hidden
+    steps enter the first block as 0. A series longer than `whole` samples is learnt from in windows
+    of so many.
+
+    The recipe is the released code's: AdamW at a constant 1e-3, batches of 8, the mean of the
+    weights over all steps, the first ones included, max pooling, dropout of 0.1 on the tokens, and
+    values as they are (the classification benchmarks normalise nothing more than the archive did).
+    Steps: 200, or 600 where the data hold more than 100,000 values, as `Embedder` chooses; a run
+    takes its budget as any other does.
+
+    Ours: a missing channel enters as 0 and leaves its step in place (`missing="step"` in the
+    encoder's architecture is the released code's way); biases are exempt from weight decay; series
+    shorter than the longest end in padding that is no step at all, neither asked nor a negative,
+    where the released code moves them to the middle and contrasts their padding like the rest.
+    """
+
+    question: ClassVar[str] = "Which moment is this, and of which series?"
+    citation: ClassVar[str] = (
+        "Yue et al., TS2Vec: Towards Universal Representation of Time Series, AAAI 2022"
+    )
+    accepts: ClassVar[tuple[str, ...]] = ("series",)
+    Config: ClassVar[type] = TS2VecConfig
+    whole: ClassVar[int] = 3000
+    recipe: ClassVar[dict[str, Any]] = {
+        "batch": 8,
+        "encoder": ["dilated"],
+        "architecture": {
+            "series": {"normalise": "none", "pool": "max", "missing": "channel", "dropout": 0.1}
+        },
+        "optimiser": {"lr": 1e-3, "schedule": "constant", "warmup": 0.0, "mean": True},
+        "precision": "fp32",
+    }
+
+    config: TS2VecConfig
+
+    def __init__(
+        self,
+        clips: Mapping[str, ClipSpec],
+        dims: Mapping[str, int],
+        recordings: int,
+        config: TS2VecConfig,
+    ) -> None:
+        super().__init__(clips, dims, recordings, config)
+        length = clips["series"].length
+        # As many as the first level with temporal contrast needs, or all of a shorter series.
+        self.shortest = min(2 ** (config.temporal_unit + 1), length)
+
+    def needs(self, stream: str) -> int:
+        """Two steps: with one there is no other moment."""
+        return 2
+
+    def attach(self, encoders: Mapping[str, Encoder]) -> None:
+        """Makes sure of an encoder whose tokens are time steps."""
+        if not isinstance(encoders["series"], Dilated):
+            raise ConfigError(
+                f"ts2vec contrasts single time steps, and {type(encoders['series']).__name__} "
+                "gives no token for each; use encoder dilated."
+            )
+
+    def draw(self, timeline: Timeline, rng: np.random.Generator) -> dict[str, Draw]:
+        """One window of a long series, or the whole of a shorter one and padding after it."""
+        spec, extent = self.clips["series"], timeline["series"].length
+        if extent >= spec.span:
+            clip = window(extent, spec.length, spec.stride, rng)
+        else:
+            clip = fit(regular(0, spec.length, spec.stride), extent, "nothing")
+        return {"series": Draw(clip[None], {})}
+
+    def encode(self, encoders: Mapping[str, Encoder], batch: Batch) -> Features:
+        """The tokens of the shared steps in both crops, and which of them are no padding."""
+        samples, present = batch["series"].flat()
+        encoder = encoders["series"]
+        assert isinstance(encoder, Dilated)
+        (a1, a2, b1, b2), low, high = self.crop(samples.shape[1], batch.common)
+        offsets = torch.randint(
+            low, high + 1, (len(batch), 1), generator=batch.generator, device=samples.device
+        )
+        seen = []
+        for start, stop in ((a1, b1), (a2, b2)):
+            step = torch.arange(self.rounded(stop - start), device=samples.device)
+            place = (offsets + start + step).clamp(max=samples.shape[1] - 1)
+            view = samples.gather(1, place[:, :, None].expand(-1, -1, samples.shape[2]))
+            there = present.gather(1, place) & (step < stop - start)
+            tokens = encoder.trunk(self.hide(encoder, view, there, batch.generator), there)
+            seen.append((tokens, there))
+        shared = b1 - a2
+        (first, _), (second, there) = seen
+        return {
+            "first": first[:, a2 - a1 : b1 - a1],
+            "second": second[:, :shared],
+            "present": there[:, :shared],
+        }
+
+    def rounded(self, steps: int) -> int:
+        """The length at which a crop of so many steps is computed: padded to one of a few, since
+        the processor's kernels are made anew for each length they meet."""
+        whole = self.clips["series"].length
+        grain = max(1, -(-whole // LENGTHS))
+        return min(whole, -(-steps // grain) * grain)
+
+    def hide(
+        self, encoder: Dilated, view: Tensor, there: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """The stem's output with hidden steps at 0 (Section 3.2, timestamp masking)."""
+        hidden = encoder.stem(encoder.prepare(view, there))
+        kept = torch.rand(view.shape[:2], generator=generator, device=view.device)
+        return hidden * (kept >= self.config.hide)[:, None, :]
+
+    def crop(
+        self, length: int, common: torch.Generator
+    ) -> tuple[tuple[int, int, int, int], int, int]:
+        """a1 <= a2 < b1 <= b2 of Section 3.2, and the least and greatest offset that fit.
+
+        Uniform, in the order of the released code: the length of the overlap, its start, then how
+        far each crop goes beyond it.
+        """
+
+        def below(bound: int) -> int:
+            return int(torch.randint(bound, (1,), generator=common))
+
+        shared = self.shortest + below(length - self.shortest + 1)
+        a2 = below(length - shared + 1)
+        b1 = a2 + shared
+        a1 = below(a2 + 1)
+        b2 = b1 + below(length - b1 + 1)
+        return (a1, a2, b1, b2), -a1, length - b2
+
+    def ask(self, features: Features, batch: Batch) -> Outcome:
+        """Algorithm 1 over the shared steps."""
+        first, second = features["first"], features["second"]
+        there = features["present"]
+        loss = hierarchical(
+            first,
+            second,
+            None if bool(there.all()) else there,
+            self.config.instance,
+            self.config.temporal_unit,
+        )
+        with torch.no_grad():
+            embedding = _most(torch.cat([first, second], 1), torch.cat([there, there], 1))
+            answers = {}
+            if len(first) > 1:
+                answers["series"] = _which(_most(first, there), _most(second, there))
+        return Outcome(loss, answers, {}, embedding)
+
+
+def _most(tokens: Tensor, there: Bool[Tensor, "n time"]) -> Tensor:
+    """Maximum over the steps that are there."""
+    pooled = tokens.masked_fill(~there[:, :, None], -torch.inf).amax(1)
+    return pooled.masked_fill(~there.any(1, keepdim=True), 0.0)
+
+
+def _which(first: Tensor, second: Tensor) -> Answer:
+    """How often a series' crop is most like the other crop of the same series."""
+    alike = first @ second.T
+    own: Int64[Tensor, "n"] = torch.arange(len(first), device=first.device)
+    return Answer((alike.argmax(1) == own).float().mean(), 1 / len(first))

@@ -1,0 +1,1 @@
+"""Pretexts that name which change was made to a recording."""
