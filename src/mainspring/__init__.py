@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mainspring.api import check, embed, load, pretrain, probe, recordings, search
+    from mainspring.embedder import Embedder
     from mainspring.errors import ConfigError, DataError, MainspringError, RunError
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ _HOMES = {
     "probe": "api",
     "recordings": "api",
     "search": "api",
+    "Embedder": "embedder",
     "ConfigError": "errors",
     "DataError": "errors",
     "MainspringError": "errors",
@@ -36,6 +38,7 @@ _HOMES = {
 __all__ = [
     "ConfigError",
     "DataError",
+    "Embedder",
     "MainspringError",
     "RunError",
     "check",

@@ -15,6 +15,7 @@ from mainspring.errors import ConfigError, RunError
 from mainspring.training import checkpoint
 from mainspring.training.progress import Alarms, Log, clock, line
 from mainspring.training.run import Run, plain, write
+from mainspring.training.schedule import Optimiser
 from mainspring.training.settings import Loading, Settings, make, with_clip
 
 
@@ -47,6 +48,31 @@ def test_a_changed_config_names_the_keys_and_both_ways_out(tmp_path):
     assert "seed" not in text
     assert "resume" in text
     assert "--out" in text
+
+
+def test_more_steps_go_on_where_the_rate_does_not_depend_on_their_number(tmp_path):
+    steady = Optimiser(schedule="constant", warmup=0.0)
+    run = Run(tmp_path / "run")
+    run.begin(plain(Settings(data="x", epochs=2, optimiser=steady)))
+    run.resolve({"steps": 100})
+    run.write_json("summary.json", {"steps": 100})
+    for fewer in (50, 100):
+        with pytest.raises(RunError, match=r"epochs: 2 -> .\(none\)"):
+            run.begin(plain(Settings(data="x", steps=fewer, optimiser=steady)))
+    with pytest.raises(RunError, match=r"batch: 64 -> 32"):
+        run.begin(plain(Settings(data="x", steps=200, batch=32, optimiser=steady)))
+    assert run.read_json("summary.json") == {"steps": 100}
+
+    assert run.begin(plain(Settings(data="x", steps=200, optimiser=steady))) is True
+    assert run.config()["steps"] == 200
+    assert "resolved" not in run.config()
+    assert run.read_json("summary.json") is None
+
+    for other in (Optimiser(schedule="cosine", warmup=0.0), Optimiser(schedule="constant")):
+        run = Run(tmp_path / f"{other.schedule}")
+        run.begin(plain(Settings(data="x", steps=100, optimiser=other)))
+        with pytest.raises(RunError, match=r"steps: 100 -> 200[\s\S]*schedule constant"):
+            run.begin(plain(Settings(data="x", steps=200, optimiser=other)))
 
 
 def test_two_writers_are_refused(tmp_path):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mainspring.clips import ClipSpec
 from mainspring.encoders.dilated_block import Block, Extent, Hidden
+from mainspring.encoders.dropout import Dropout
 from mainspring.encoders.encoder import Encoder
 from mainspring.errors import ConfigError, DataError, unknown
 
@@ -111,7 +112,7 @@ class Dilated(Encoder):
         self.blocks = nn.ModuleList(
             Block(widths[i], widths[i + 1], 2**i, causal, last=i == depth) for i in range(depth + 1)
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def prepare(
         self, samples: Series, present: Present = None

@@ -7,6 +7,7 @@ memory as (n, time, channel), which the processor's convolution kernels take as 
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+MOST_TAILS = 8
 
 Hidden = Float[Tensor, "n width time"]
 Row = Float[Tensor, "n inputs 1 time"]
@@ -46,27 +49,37 @@ class Extent(NamedTuple):
 
     Attributes:
         length: Steps of the longest.
-        keep: False at padding, (n, 1, time); None if all are equally long.
+        tails: Rows that end together, and where; what lies beyond is padding.
+        keep: Instead of tails, False at padding, (n, 1, time).
     """
 
     length: int
+    tails: tuple[tuple[slice, int], ...] = ()
     keep: Bool[Tensor, "n 1 time"] | None = None
 
     @classmethod
     def of(cls, present: Bool[Tensor, "n time"]) -> Extent:
-        """What `present` says; padding lies after a series, between its steps, or before it."""
-        first = present[0]
-        length = int(first.sum())
-        if bool(first[:length].all()) and bool((present == first).all()):
-            return cls(length)
-        return cls(present.shape[1], present[:, None, :])
+        """What `present` says. A few groups of rows that end together are cheaper to clear than
+        single cells."""
+        time = present.shape[1]
+        lengths = present.sum(1)
+        steps = torch.arange(time, device=present.device)
+        if not bool((present == (steps < lengths[:, None])).all()):
+            return cls(time, (), present[:, None, :])
+        ends, counts = torch.unique_consecutive(lengths, return_counts=True)
+        if len(ends) > MOST_TAILS:
+            return cls(int(lengths.max()), (), present[:, None, :])
+        stops = list(itertools.accumulate(counts.tolist()))
+        rows = [slice(start, stop) for start, stop in zip([0, *stops], stops, strict=False)]
+        tails = [(row, end) for row, end in zip(rows, ends.tolist(), strict=True) if end < time]
+        return cls(int(lengths.max()), tuple(tails))
 
     def clear(self, x: Row) -> Row:
         """Padding set to 0, in place."""
         if self.keep is not None:
             x *= self.keep[:, :, None].to(x.dtype)
-        elif self.length < x.shape[-1]:
-            x[..., self.length :] = 0
+        for rows, end in self.tails:
+            x[rows, ..., end:] = 0
         return x
 
 

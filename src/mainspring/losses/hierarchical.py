@@ -13,10 +13,10 @@ time: memory grows with the series' length and not with its square.
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -28,6 +28,7 @@ CELLS = 2**24
 
 Steps = Float[Tensor, "series time dim"]
 There = Bool[Tensor, "series time"]
+Pairs = Float[Tensor, "series 2 time dim"]
 
 
 def hierarchical(
@@ -59,115 +60,161 @@ def hierarchical(
     """
     if not 0 <= instance <= 1:
         raise ConfigError(f"The weight of instance contrast is {instance}, not between 0 and 1.")
-    total, levels = first.new_zeros((), dtype=torch.promote_types(first.dtype, torch.float32)), 0
-    while True:
-        steps = first.shape[1]
-        if instance:
-            moments = None if present is None else present.transpose(0, 1)
-            across = contrast_pairs(first.transpose(0, 1), second.transpose(0, 1), moments, cells)
-            total = total + instance * across
-        if steps > 1 and levels >= temporal_unit and instance < 1:
-            total = total + (1 - instance) * contrast_pairs(first, second, present, cells)
-        levels += 1
-        if steps <= 1:
-            return total / levels
-        first, second = _halve(first, present), _halve(second, present)
-        if present is not None:
-            half = steps // 2
-            present = present[:, : 2 * half].unflatten(1, (half, 2)).any(2)
-
-
-def contrast_pairs(
-    first: Float[Tensor, "group member dim"],
-    second: Float[Tensor, "group member dim"],
-    present: Bool[Tensor, "group member"] | None = None,
-    cells: int = CELLS,
-) -> Float[Tensor, ""]:
-    """In each group, -log softmax of a member's similarity to itself in the other view, against all
-    members of both views but itself in its own (Eq. 1 and 2), as a mean over members and views.
-
-    Args:
-        first: Members in one view.
-        second: The same members in the other.
-        present: Which members there are; None for all.
-        cells: Similarities held at a time.
-
-    Returns:
-        The loss in nats; a lone member has nothing to be told from and counts as 0.
-    """
-    if first.shape[1] < 2:
-        return first.new_zeros((), dtype=torch.promote_types(first.dtype, torch.float32))
     with torch.autocast(first.device.type, enabled=False):
-        dtype = torch.promote_types(first.dtype, torch.float32)
-        both = torch.cat([first, second], 1).to(dtype)
-        there = None if present is None else torch.cat([present, present], 1)
-        return _Contrast.apply(both, there, cells)
+        exact = torch.promote_types(first.dtype, torch.float32)
+        pairs = torch.stack([first, second], 1).to(exact)
+        return _Hierarchy.apply(pairs, present, instance, temporal_unit, cells)
 
 
-class _Contrast(torch.autograd.Function):
-    """The loss over (group, 2 * member, dim), and in the same pass its gradient."""
+class _Hierarchy(torch.autograd.Function):
+    """The loss over all levels, and in the same pass its gradient."""
 
     @staticmethod
-    def forward(ctx: Any, both: Tensor, there: Tensor | None, cells: int) -> Tensor:
-        groups, double, _ = both.shape
-        members = double // 2
-        # A lone member weighs in the count only, as in the plain formula, where its softmax has
-        # the one entry.
-        asked = groups * double if there is None else max(1, int(there.sum()))
-        loss = both.new_zeros(())
-        wanted = ctx.needs_input_grad[0]
-        grad = torch.zeros_like(both) if wanted else None
-        side = max(1, min(groups, cells // double**2))
-        for begin in range(0, groups, side):
-            part = both[begin : begin + side]
-            gone = None if there is None else ~there[begin : begin + side]
-            rows = double if side > 1 else max(1, min(double, cells // double))
-            for top in range(0, double, rows):
-                some = part[:, top : top + rows]
-                count = some.shape[1]
-                alike = some @ part.transpose(1, 2)
-                index = torch.arange(top, top + count, device=both.device)
-                own, other = torch.arange(count, device=both.device), (index + members) % double
-                right = alike[:, own, other]
-                alike[:, own, index] = -torch.inf
-                if gone is not None:
-                    alike.masked_fill_(gone[:, None, :], -torch.inf)
-                total = alike.logsumexp(2)
-                surprise = total - right
-                if gone is not None:
-                    surprise = surprise.masked_fill(gone[:, top : top + count], 0.0)
-                loss += surprise.sum()
-                if grad is None:
-                    continue
-                share = alike.sub_(total[:, :, None]).exp_()
-                share[:, own, other] -= 1
-                if gone is not None:
-                    share.masked_fill_(gone[:, top : top + count, None], 0.0)
-                mine = grad[begin : begin + side]
-                if count == double:  # all rows are here: both roles of a member in one product
-                    torch.bmm(share + share.transpose(1, 2), part, out=mine)
-                else:
-                    mine[:, top : top + count] += share @ part
-                    mine.baddbmm_(share.transpose(1, 2), some)
+    def forward(
+        ctx: Any, pairs: Tensor, present: Tensor | None, instance: float, unit: int, cells: int
+    ) -> Tensor:
+        levels = [_Level(pairs, present, None)]
+        while levels[-1].pairs.shape[2] > 1:
+            levels.append(_halved(levels[-1]))
+        loss = pairs.new_zeros(())
+        grad: Tensor | None = None
+        for depth in reversed(range(len(levels))):
+            level = levels[depth]
+            if ctx.needs_input_grad[0]:
+                grad = _spread(level, grad, levels[depth + 1].odd if grad is not None else None)
+            if instance:
+                loss += contrast(_by_moment(level, grad), instance, cells)
+            if instance < 1 and depth >= unit and level.pairs.shape[2] > 1:
+                loss += contrast(_by_series(level, grad), 1 - instance, cells)
         if grad is not None:
-            ctx.save_for_backward(grad.div_(asked))
-        return loss / asked
+            ctx.save_for_backward(grad.div_(len(levels)))
+        return loss / len(levels)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         (grad,) = ctx.saved_tensors
-        return grad * grads[0], None, None
+        return grad * grads[0], None, None, None, None
 
 
-def _halve(steps: Steps, present: There | None) -> Float[Tensor, "series half dim"]:
-    """Max pooling over pairs of steps; an odd last step is dropped (Algorithm 1, line 6)."""
-    half = steps.shape[1] // 2
-    if present is not None:
-        padded = ~present[:, : 2 * half, None]
-        pairs = steps[:, : 2 * half].masked_fill(padded, -torch.inf).unflatten(1, (half, 2))
-        pooled = pairs.amax(2)
-        return pooled.masked_fill(
-            ~present[:, : 2 * half].unflatten(1, (half, 2)).any(2)[:, :, None], 0.0
-        )
-    return F.max_pool1d(steps.transpose(1, 2), 2).transpose(1, 2)
+class _Level(NamedTuple):
+    """One level: both views of each series, which steps there are (None for all), and where the
+    second of two steps of the level below was the greater."""
+
+    pairs: Pairs
+    present: There | None
+    odd: Tensor | None
+
+
+class Members(NamedTuple):
+    """Groups whose members are told apart, each shown in two views.
+
+    Attributes:
+        vectors: (group, 2 * member, dim).
+        other: (2 * member,) For each row the one that shows the same member in the other view.
+        there: (group, 2 * member), False where there is nothing; None if all are there.
+        grad: Like `vectors`; where to add the gradient, or None.
+    """
+
+    vectors: Tensor
+    other: Tensor
+    there: Tensor | None
+    grad: Tensor | None
+
+
+def contrast(members: Members, weight: float, cells: int = CELLS) -> Float[Tensor, ""]:
+    """In each group, -log softmax of a row's similarity to its member's other row, against all rows
+    but itself (Eq. 1 and 2): the mean over rows, times `weight`.
+
+    Args:
+        members: What to compare; the gradient is added to its `grad`.
+        weight: Of the loss and the gradient.
+        cells: Similarities held at a time.
+
+    Returns:
+        The loss in nats; a lone member has nothing to be told from and counts as 0.
+    """
+    vectors, other, there, grad = members
+    groups, double, _ = vectors.shape
+    loss = vectors.new_zeros(())
+    if double < 3:
+        return loss
+    asked = groups * double if there is None else max(1, int(there.sum()))
+    scale = weight / asked
+    side = max(1, min(groups, cells // double**2))
+    rows = double if side > 1 else max(1, min(double, cells // double))
+    for begin, top in itertools.product(range(0, groups, side), range(0, double, rows)):
+        some, row = slice(begin, begin + side), slice(top, min(top + rows, double))
+        part = vectors[some]
+        count = row.stop - top
+        own = torch.arange(count, device=vectors.device)
+        alike = torch.bmm(part[:, row], part.transpose(1, 2))
+        right = alike[:, own, other[row]]
+        alike[:, own, own + top] = -torch.inf
+        if there is not None:
+            alike.masked_fill_(~there[some, None, :], -torch.inf)
+        total = alike.logsumexp(2)
+        surprise = total - right
+        if there is not None:
+            surprise = surprise.masked_fill(~there[some, row], 0.0)
+        loss += surprise.sum()
+        if grad is None:
+            continue
+        share = alike.sub_(total[:, :, None]).exp_()
+        share[:, own, other[row]] -= 1
+        if there is not None:
+            share.masked_fill_(~there[some, row, None], 0.0)
+        mine = grad[some]
+        if count == double:  # both roles of a row, query and key, in one product
+            mine.add_(torch.bmm(share + share.transpose(1, 2), part), alpha=scale)
+        else:
+            mine[:, row].add_(torch.bmm(share, part), alpha=scale)
+            mine.add_(torch.bmm(share.transpose(1, 2), part[:, row]), alpha=scale)
+    return loss * scale
+
+
+def _by_series(level: _Level, grad: Tensor | None) -> Members:
+    """Groups are series, members are steps."""
+    series, _, time, dim = level.pairs.shape
+    there = level.present
+    return Members(
+        level.pairs.view(series, 2 * time, dim),
+        (torch.arange(2 * time, device=level.pairs.device) + time) % (2 * time),
+        None if there is None else torch.cat([there, there], 1),
+        None if grad is None else grad.view(series, 2 * time, dim),
+    )
+
+
+def _by_moment(level: _Level, grad: Tensor | None) -> Members:
+    """Groups are steps, members are series, their two views next to each other."""
+    series, _, time, dim = level.pairs.shape
+    there = level.present
+    return Members(
+        level.pairs.view(2 * series, time, dim).transpose(0, 1),
+        torch.arange(2 * series, device=level.pairs.device) ^ 1,
+        None if there is None else there.repeat_interleave(2, 0).T,
+        None if grad is None else grad.view(2 * series, time, dim).transpose(0, 1),
+    )
+
+
+def _halved(level: _Level) -> _Level:
+    """The greater of two steps each; an odd last step is dropped (Algorithm 1, line 6)."""
+    stop = level.pairs.shape[2] // 2 * 2
+    even, odd = level.pairs[:, :, :stop:2], level.pairs[:, :, 1:stop:2]
+    if level.present is None:
+        return _Level(torch.maximum(even, odd), None, odd > even)
+    first, second = level.present[:, :stop:2], level.present[:, 1:stop:2]
+    greater = ((odd > even) | ~first[:, None, :, None]) & second[:, None, :, None]
+    there = first | second
+    pooled = torch.where(greater, odd, even).masked_fill(~there[:, None, :, None], 0.0)
+    return _Level(pooled, there, greater)
+
+
+def _spread(level: _Level, above: Tensor | None, odd: Tensor | None) -> Tensor:
+    """Zeros like the level, or the next level's gradient at the steps that it was taken from."""
+    grad = torch.zeros_like(level.pairs)
+    if above is not None and odd is not None:
+        stop = level.pairs.shape[2] // 2 * 2
+        grad[:, :, 1:stop:2] = above * odd
+        grad[:, :, :stop:2] = above - grad[:, :, 1:stop:2]
+    return grad

@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import math
 import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,7 @@ from typing import Any, BinaryIO
 import tomli_w
 
 from mainspring.errors import RunError
+from mainspring.training.settings import BUDGETS
 
 LOCK = ".lock"
 _PARTS = ("checkpoints", "encoder", "embeddings", "plots")
@@ -67,7 +69,8 @@ class Run:
         return sorted(p.name for p in (self.folder / "encoder").glob("*") if p.is_dir())
 
     def begin(self, config: Mapping[str, Any]) -> bool:
-        """Opens the folder for training: new, or the same configuration as before.
+        """Opens the folder for training: new, or the same configuration as before, or the same
+        with more steps where the learning rate does not depend on how many there are.
 
         Returns:
             True if there is something to resume.
@@ -78,7 +81,11 @@ class Run:
         path = self.folder / "config.toml"
         try:
             if path.exists():
-                self._compare(self.config(), plain(config))
+                if _goes_on(self.config(), plain(config)):
+                    (self.folder / "summary.json").unlink(missing_ok=True)
+                    write(path, tomli_w.dumps(plain(config)).encode())
+                else:
+                    self._compare(self.config(), plain(config))
                 return True
             if any(item.name != LOCK for item in self.folder.glob("*")):
                 raise RunError(
@@ -121,9 +128,14 @@ class Run:
             f"  {key}: {before.get(key, '(none)')!r} -> {after.get(key, '(none)')!r}"
             for key in changed
         )
+        longer = (
+            " A finished run goes on for more steps only with optimiser.schedule constant and "
+            "optimiser.warmup 0: other learning rates depend on how many steps there are."
+        )
         raise RunError(
             f"{self.folder} holds a run with another configuration. Changed:\n{lines}\n"
             "Repeat the command with the old values to resume it, or give --out a new folder."
+            + (longer if set(changed) <= set(BUDGETS) else "")
         )
 
     @contextmanager
@@ -154,6 +166,20 @@ class Run:
         """Reads a JSON file of the folder; None if it is not there."""
         path = self.folder / name
         return json.loads(path.read_text()) if path.exists() else None
+
+
+def _goes_on(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether all that is asked of a run is more steps, and they are what they would have been
+    had it been asked for so many at once."""
+    before, after = flat(old), flat(new)
+    same = all(
+        before.get(key) == after.get(key)
+        for key in before.keys() | after.keys()
+        if key not in BUDGETS and not key.startswith("resolved.")
+    )
+    steady = after.get("optimiser.schedule") == "constant" and not after.get("optimiser.warmup")
+    taken = before.get("resolved.steps", before.get("steps", math.inf))
+    return same and steady and after.get("steps", 0) > taken
 
 
 def write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:

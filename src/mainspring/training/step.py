@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mainspring.encoders.encoder import Encoder
 from mainspring.pretexts.pretext import Batch, Features, Outcome, Pretext, Views
-from mainspring.training.order import torch_seed
+from mainspring.training.order import seed_torch, torch_seed
 
 
 def learn(
@@ -47,9 +47,8 @@ def learn(
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
     def encode(index: int) -> Features:
-        seed = torch_seed(*key, 1, rank, index)
-        torch.manual_seed(seed)
-        parts[index].generator.manual_seed(seed)
+        seed_torch(*key, 1, rank, index)
+        parts[index].generator.manual_seed(torch_seed(*key, 1, rank, index))
         parts[index].common.manual_seed(torch_seed(*key, 3))
         with autocast():
             return pretext.encode(encoders, parts[index])
@@ -73,7 +72,7 @@ def learn(
         value.requires_grad_(value.is_floating_point())
     facts = _join([part.without_samples() for part in parts], counts, world)
 
-    torch.manual_seed(torch_seed(*key, 2))
+    seed_torch(*key, 2)
     facts.generator.manual_seed(torch_seed(*key, 2))
     outcome = pretext.ask(whole, facts)
     outcome.loss.backward()

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from mainspring.errors import ConfigError
 from mainspring.losses.hierarchical import hierarchical
 from mainspring.pretexts.pretext import Answer, Batch, Features, Outcome, Pretext
 
-LENGTHS = 4
+LENGTHS = 8
 """Lengths at which crops are computed. Each costs a fraction of a second once, and saves a part of
 the padding."""
 
@@ -134,20 +135,22 @@ class TS2Vec(Pretext):
         offsets = torch.randint(
             low, high + 1, (len(batch), 1), generator=batch.generator, device=samples.device
         )
-        seen = []
-        for start, stop in ((a1, b1), (a2, b2)):
-            step = torch.arange(self.rounded(stop - start), device=samples.device)
-            place = (offsets + start + step).clamp(max=samples.shape[1] - 1)
-            view = samples.gather(1, place[:, :, None].expand(-1, -1, samples.shape[2]))
-            there = present.gather(1, place) & (step < stop - start)
-            tokens = encoder.trunk(self.hide(encoder, view, there, batch.generator), there)
-            seen.append((tokens, there))
+        # Both crops side by side, so that every layer is computed once.
+        n, step = len(batch), torch.arange(self.rounded(max(b1 - a1, b2 - a2)))
+        step = step.to(samples.device)
+        starts = torch.cat([offsets + a1, offsets + a2])
+        lengths = torch.tensor([b1 - a1, b2 - a2], device=samples.device).repeat_interleave(n)
+        place = (starts + step).clamp(max=samples.shape[1] - 1)
+        views = samples.repeat(2, 1, 1).gather(
+            1, place[:, :, None].expand(-1, -1, samples.shape[2])
+        )
+        there = present.repeat(2, 1).gather(1, place) & (step < lengths[:, None])
+        tokens = encoder.trunk(self.hide(encoder, views, there, batch.generator), there)
         shared = b1 - a2
-        (first, _), (second, there) = seen
         return {
-            "first": first[:, a2 - a1 : b1 - a1],
-            "second": second[:, :shared],
-            "present": there[:, :shared],
+            "first": tokens[:n, a2 - a1 : b1 - a1],
+            "second": tokens[n:, :shared],
+            "present": there[n:, :shared],
         }
 
     def rounded(self, steps: int) -> int:
@@ -210,7 +213,7 @@ def _most(tokens: Tensor, there: Bool[Tensor, "n time"]) -> Tensor:
 
 
 def _which(first: Tensor, second: Tensor) -> Answer:
-    """How often a series' crop is most like the other crop of the same series."""
-    alike = first @ second.T
+    """How often a series' crop is most like, by cosine, the other crop of the same series."""
+    alike = F.normalize(first, dim=1) @ F.normalize(second, dim=1).T
     own: Int64[Tensor, "n"] = torch.arange(len(first), device=first.device)
     return Answer((alike.argmax(1) == own).float().mean(), 1 / len(first))
