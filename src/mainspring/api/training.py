@@ -84,7 +84,7 @@ def pretrain(
             told.say(f"Set aside {count} recordings: {reason}.")
         if plan.problems:
             told.say(f"Set aside {len(plan.problems)} that cannot be used; check.json lists them.")
-        steps = _steps(asked, plan, found, run)
+        steps = _steps(plan.settings, plan, found, run)
         if lead:
             run.write_json("check.json", describe(plan))
             run.resolve(
@@ -98,7 +98,7 @@ def pretrain(
             )
         told.say(
             f"{pretext}: {len(plan.catalogue)} recordings, {len(plan.held)} kept back, "
-            f"{steps} steps of {asked.batch}."
+            f"{steps} steps of {plan.settings.batch}."
         )
         if lead:
             _fill(plan, told)

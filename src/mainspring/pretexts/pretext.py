@@ -62,6 +62,8 @@ class Pretext(nn.Module):
             They are this pretext's defaults; what the user asks for wins.
         whole: Samples. If positive, a clip is a whole recording up to so many, unless the user
             sets a length; shorter recordings end in padding.
+        apart: Recordings of a batch are told apart, so none may stand in it twice: a batch is at
+            most as many as there are.
 
     Args:
         clips: For each stream it reads, how clips are cut.
@@ -76,6 +78,7 @@ class Pretext(nn.Module):
     Config: ClassVar[type]
     recipe: ClassVar[dict[str, Any]] = {}
     whole: ClassVar[int] = 0
+    apart: ClassVar[bool] = False
 
     def __init__(
         self, clips: Mapping[str, ClipSpec], dims: Mapping[str, int], recordings: int, config: Any

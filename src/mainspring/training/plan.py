@@ -144,7 +144,14 @@ def make_plan(settings: Settings, found: Catalogue) -> Plan:
         )
     usable = recordings.select(enough)
     train, held = _hold_out(usable, settings)
-    if len(train) < settings.batch:
+    if len(train) < settings.batch and kind.apart:
+        count = len(train)
+        notes.append(
+            f"Batches are of {count}, not {settings.batch}: {settings.pretext} tells recordings "
+            "apart, and there are no more."
+        )
+        settings = dataclasses.replace(settings, batch=count, parts=min(settings.parts, count))
+    elif len(train) < settings.batch:
         notes.append(
             f"The batch of {settings.batch} is larger than the {len(train)} recordings: some "
             "stand in a batch twice."

@@ -69,6 +69,7 @@ class TLoss(Pretext):
     )
     accepts: ClassVar[tuple[str, ...]] = ("series",)
     whole: ClassVar[int] = 3000
+    apart: ClassVar[bool] = True
     recipe: ClassVar[dict[str, Any]] = {
         "encoder": ["dilated"],
         "batch": 10,

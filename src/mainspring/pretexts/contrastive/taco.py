@@ -119,6 +119,7 @@ class Taco(Pretext):
         "arXiv:2011.13046, 2020"
     )
     accepts = ("video", "audio", "series")
+    apart = True
     Config: ClassVar[type] = TacoConfig
 
     config: TacoConfig

@@ -114,6 +114,7 @@ class TsTcc(Pretext):
     )
     accepts: ClassVar[tuple[str, ...]] = ("series",)
     whole: ClassVar[int] = 3000
+    apart: ClassVar[bool] = True
     recipe: ClassVar[dict[str, Any]] = {"batch": 128, "optimiser": {"lr": 3e-4}}
 
     Config: ClassVar[type] = TsTccConfig
