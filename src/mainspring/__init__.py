@@ -14,15 +14,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mainspring.api import check, embed, load, pretrain, probe, recordings, search
+    from mainspring.api import (
+        anomaly,
+        check,
+        classify,
+        cluster,
+        embed,
+        forecast,
+        load,
+        pretrain,
+        probe,
+        recordings,
+        search,
+    )
     from mainspring.embedder import Embedder
     from mainspring.errors import ConfigError, DataError, MainspringError, RunError
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "anomaly": "api",
     "check": "api",
+    "classify": "api",
+    "cluster": "api",
     "embed": "api",
+    "forecast": "api",
     "load": "api",
     "pretrain": "api",
     "probe": "api",
@@ -41,8 +57,12 @@ __all__ = [
     "Embedder",
     "MainspringError",
     "RunError",
+    "anomaly",
     "check",
+    "classify",
+    "cluster",
     "embed",
+    "forecast",
     "load",
     "pretrain",
     "probe",

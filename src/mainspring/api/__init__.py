@@ -10,18 +10,24 @@ hits = ms.search("runs/first", "videos/a.mp4@2.0-4.0")
 
 from mainspring.api.data import check, counter, recordings
 from mainspring.api.labels import Probed, probe
+from mainspring.api.series import anomaly, classify, cluster, forecast, times
 from mainspring.api.training import pretrain
 from mainspring.api.vectors import embed, load, reader_for, search
 
 __all__ = [
     "Probed",
+    "anomaly",
     "check",
+    "classify",
+    "cluster",
     "counter",
     "embed",
+    "forecast",
     "load",
     "pretrain",
     "probe",
     "reader_for",
     "recordings",
     "search",
+    "times",
 ]

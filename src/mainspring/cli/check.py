@@ -47,11 +47,22 @@ def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
         batch=flags.batch,
         **extra,
     )
-    text = "\n".join([render(report), *_cost(report)])
+    report["times"] = api.times(flags.data) if "series" in report["streams"] else {}
+    text = "\n".join([render(report), *_times(report), *_cost(report)])
     if not report["usable"]:
         print(json.dumps(report, default=str) if flags.json else text)
         raise DataError(f"Nothing in {flags.data} is usable; the reasons are above.")
     return report, text
+
+
+def _times(report: dict[str, Any]) -> list[str]:
+    """What was done to irregular time stamps, in words."""
+    from mainspring.recordings.timestamps import RESAMPLED, SETTING
+
+    said = [f"{count} recordings {note}" for note, count in report["times"].items()]
+    if RESAMPLED in report["times"]:
+        said.append(f"   {SETTING}=gap keeps their rows and gives the gaps as a channel instead")
+    return [f"{'' if at else 'times':12}{text}" for at, text in enumerate(said)]
 
 
 def _cost(report: dict[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from mainspring.recordings import archives, folder
 from mainspring.recordings.guard import within
 from mainspring.recordings.recording import StreamInfo
 from mainspring.recordings.series import probe_series
+from mainspring.recordings.timestamps import way
 
 _DEADLINE = 120.0  # seconds that opening one file may take
 
@@ -88,7 +89,8 @@ def _without_path(reason: str, path: str) -> str:
 
 
 class FactStore:
-    """Facts of files, remembered in a folder under path, size and date of change.
+    """Facts of files, remembered in a folder under path, size, date of change and the way with
+    irregular times.
 
     Entries are lines that are only ever appended, so that nothing is lost when a process is killed
     and two processes do no harm; a line cut short is passed over.
@@ -140,9 +142,9 @@ class FactStore:
             file.write("\n" + "\n".join(lines) + "\n" if lines else "")
 
 
-def _stamp(path: str) -> list[int] | None:
+def _stamp(path: str) -> list[int | str] | None:
     try:
         stat = os.stat(path)
     except OSError:
         return None
-    return [stat.st_size, stat.st_mtime_ns]
+    return [stat.st_size, stat.st_mtime_ns, way()]  # irregular times may add a channel

@@ -26,7 +26,7 @@ from mainspring.recordings import audio, cache, container, picture, video
 from mainspring.recordings.guard import within
 from mainspring.recordings.recent import Recent
 from mainspring.recordings.recording import Recording, StreamInfo
-from mainspring.recordings.series import probe_series, read_series
+from mainspring.recordings.series import probe_series, read_at
 from mainspring.recordings.series_file import split_uri
 from mainspring.recordings.video_index import IndexStore
 
@@ -230,13 +230,13 @@ class Reader:
     def _series(
         self, recording: Recording, positions: Positions, rate: float, info: StreamInfo
     ) -> Float32[np.ndarray, "view time channel"]:
-        rows = read_series(recording.uri, recording.start, recording.end)
         wanted = positions
         if rate != info.rate:
             wanted = np.floor(positions * (info.rate / rate) + 0.5).astype(np.int64)
+        there = positions != NOTHING
+        rows = read_at(recording.uri, wanted[there], recording.start, recording.end)
         out = np.full((*positions.shape, rows.shape[1]), np.nan, dtype=np.float32)
-        there = (positions != NOTHING) & (wanted < len(rows))
-        out[there] = rows[wanted[there]]
+        out[there] = rows
         return out
 
     def _streams(self, recording: Recording) -> dict[str, StreamInfo]:

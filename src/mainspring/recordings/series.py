@@ -4,6 +4,8 @@
     read_series("ECG_TRAIN.tsv#3", 0.0, None)   float32 (time, channel), NaN where missing
 
 Times are seconds from the beginning of the series; without a time column a row lasts one second.
+What becomes of irregular times is said in `mainspring.recordings.timestamps`. NPY files are mapped
+and large Parquet files read by row groups, so that data may be larger than memory.
 Lengths are true lengths: what only pads a shorter series to its neighbours' length is left out.
 """
 
@@ -15,9 +17,13 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from jaxtyping import Float32, Float64, Int64
 
 from mainspring.errors import DataError
 from mainspring.recordings import archives, tables
@@ -25,16 +31,22 @@ from mainspring.recordings.recent import Recent
 from mainspring.recordings.recording import StreamInfo
 from mainspring.recordings.series_file import (
     EXTENSIONS,
+    RowGroups,
     SeriesFile,
     joined,
     one,
     rectangle,
     split_uri,
 )
+from mainspring.recordings.timestamps import NAMES, Layout, layout, seconds_of, way
 
 OFFSETS = (
     ".offsets.npy"  # beside x.npy (row, channel): where each of its series begins, and the end
 )
+
+
+LARGE = 64 << 20
+"""Bytes of values from which a Parquet file is read by row groups and not at once."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,66 @@ def read_series(
     Raises:
         DataError: If the file cannot be read as series, or has no such row.
     """
+    file, index = _found(uri)
+    last = None if stop is None else math.floor(stop * file.rate + 0.5)
+    return file.rows(index, math.floor(start * file.rate + 0.5), last)
+
+
+def read_at(
+    uri: str, steps: Int64[np.ndarray, "step"], start: float = 0.0, stop: float | None = None
+) -> Float32[np.ndarray, "step channel"]:
+    """Single steps of `read_series(uri, start, stop)`, NaN past its end. Of a mapped NPY file
+    nothing else is read, of a large Parquet file their row groups.
+
+    Args:
+        uri: Path, with `#row` where the file holds many series.
+        steps: Which, from 0.
+        start: Seconds from the beginning of the series.
+        stop: Seconds from the beginning; None reads to the end.
+
+    Raises:
+        DataError: If the file cannot be read as series, or has no such row.
+    """
+    file, index = _found(uri)
+    places = max(0, math.floor(start * file.rate + 0.5)) + steps
+    values = file.at(index, places)
+    if stop is not None:
+        values[places >= math.floor(stop * file.rate + 0.5)] = np.nan
+    return values
+
+
+def layout_of(path: str) -> Layout | None:
+    """How the rows of a table are laid out by its time column; None where it has none.
+
+    Raises:
+        DataError: If the file cannot be read, or holds several series in one table.
+    """
+    clock = _clock(path)
+    return None if clock is None else layout(clock.seconds, f"{path}: the time column", way())
+
+
+def moments(path: str) -> np.ndarray:
+    """The moment of each step of a table, datetime64[s]; steps to which no row belongs lie evenly
+    between the others.
+
+    Raises:
+        DataError: If the table has no column of dates.
+    """
+    clock = _clock(path)
+    if clock is None or not clock.dates or np.isnan(clock.seconds).any():
+        raise DataError(
+            f"{path} has no column of dates without holes (such as 2016-07-01 00:00:00), which a "
+            "calendar needs."
+        )
+    found = layout(clock.seconds, f"{path}: the time column", way())
+    seconds = clock.seconds if found.order is None else clock.seconds[found.order]
+    if found.places is not None:
+        at, first = np.unique(found.places, return_index=True)
+        seconds = np.interp(np.arange(found.length), at, seconds[first])
+    return np.floor(seconds + 0.5).astype(np.int64).astype("datetime64[s]")
+
+
+def _found(uri: str) -> tuple[SeriesFile, int]:
     path, key = split_uri(uri)
     file = _opened(path)
     if key is None and len(file) > 1:
@@ -94,9 +166,88 @@ def read_series(
             f"{path} holds {len(file)} series: write {path}#{file.keys[0]} to "
             f"{path}#{file.keys[-1]} for one of them."
         )
-    index = _index(file, path, key)
-    last = None if stop is None else math.floor(stop * file.rate + 0.5)
-    return file.rows(index, math.floor(start * file.rate + 0.5), last)
+    return file, _index(file, path, key)
+
+
+class _Clock(NamedTuple):
+    """A table's time column.
+
+    Attributes:
+        place: Which column it is.
+        seconds: Its stamps.
+        dates: Whether they say the day, and not only how far one is from the other.
+    """
+
+    place: int
+    seconds: Float64[np.ndarray, "row"]
+    dates: bool
+
+
+def _clock(path: str) -> _Clock | None:
+    """The time column of a table; None where it has none, or the file is no table."""
+    extension = os.path.splitext(path)[1].lower()
+    try:
+        if extension in (".parquet", ".pq"):
+            with pyarrow.parquet.ParquetFile(path) as file:
+                return _clock_among(file.schema_arrow, lambda name: file.read([name]).column(0))
+        if extension != ".csv" and (extension != ".tsv" or archives.is_ucr(path)):
+            return None
+        dialect = tables.sniff(path)
+        if dialect.header is None:
+            return None
+        table = pyarrow.csv.read_csv(
+            path,
+            pyarrow.csv.ReadOptions(skip_rows=dialect.skip, encoding=dialect.encoding),
+            pyarrow.csv.ParseOptions(delimiter=dialect.delimiter),
+            pyarrow.csv.ConvertOptions(null_values=tables.MISSING, strings_can_be_null=True),
+        )
+    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+        raise DataError(f"{path} cannot be read as a table: {error}.") from error
+    return _clock_among(table.schema, table.column)
+
+
+def _clock_among(schema: pa.Schema, column: Callable[[str], pa.ChunkedArray]) -> _Clock | None:
+    """The first column that is a clock; only columns that may be one are read."""
+    for index, field in enumerate(schema):
+        temporal = pa.types.is_temporal(field.type)
+        text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        named = field.name.strip().lower().replace(" ", "_") in NAMES
+        if not (index == 0 or temporal or named):
+            continue
+        seconds = seconds_of(field.name.strip(), column(field.name), index == 0)
+        if seconds is not None:
+            dates = text or pa.types.is_timestamp(field.type) or pa.types.is_date(field.type)
+            return _Clock(index, seconds, dates)
+    return None
+
+
+def _read_parquet(path: str) -> SeriesFile:
+    """A small table at once, a large one by row groups; one out of order is too tangled for that,
+    and what is no table of numbers is left to `tables` to complain of."""
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            metadata, schema = file.metadata, file.schema_arrow
+    except (pa.ArrowInvalid, OSError):
+        return tables.read_parquet(path)
+    if 4 * metadata.num_rows * len(schema) < LARGE:
+        return tables.read_parquet(path)
+    clock = _clock(path)
+    columns = tuple(i for i in range(len(schema)) if clock is None or i != clock.place)
+    found = None
+    if clock is not None:
+        found = layout(clock.seconds, f"{path}: the time column", way())
+    if not columns or not all(map(_is_number, (schema.field(i).type for i in columns))):
+        return tables.read_parquet(path)
+    if found is not None and found.order is not None:
+        return tables.read_parquet(path)
+    names = tuple(schema.field(i).name for i in columns)
+    values = RowGroups(path, metadata, names, found)
+    return one(values, "parquet", 1.0 if found is None else found.rate, names)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    plain = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return plain or pa.types.is_decimal(kind) or pa.types.is_null(kind)
 
 
 def _index(file: SeriesFile, path: str, key: str | None) -> int:
@@ -181,8 +332,8 @@ def _read_tsv(path: str) -> SeriesFile:
 
 _READERS: dict[str, Callable[[str], SeriesFile]] = {
     ".csv": tables.read_csv,
-    ".parquet": tables.read_parquet,
-    ".pq": tables.read_parquet,
+    ".parquet": _read_parquet,
+    ".pq": _read_parquet,
     ".npy": _read_npy,
     ".npz": _read_npz,
     ".tsv": _read_tsv,
@@ -200,7 +351,7 @@ def _opened(path: str) -> SeriesFile:
         raise DataError(f"{path} is no file of series: expected one of {', '.join(EXTENSIONS)}.")
     try:
         stat = os.stat(path)
-        stamp = (path, stat.st_size, stat.st_mtime_ns)
+        stamp = (path, stat.st_size, stat.st_mtime_ns, way())
         file = _RECENT.get(stamp)
         if file is not None:
             return file
@@ -210,5 +361,6 @@ def _opened(path: str) -> SeriesFile:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
     # Memory-mapped rows are the system's to keep or drop, and weigh little.
-    weight = 4096 if isinstance(file.values, np.memmap) else file.values.nbytes
+    values = file.values
+    weight = 4096 if isinstance(values, np.memmap | RowGroups) else values.nbytes
     return _RECENT.put(stamp, file, weight)

@@ -6,13 +6,18 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 from jaxtyping import Float32, Int64
 
+from mainspring.recordings.recent import Recent
 from mainspring.recordings.recording import StreamInfo
+from mainspring.recordings.timestamps import Layout, averaged
 
 EXTENSIONS = (".csv", ".tsv", ".ts", ".npy", ".npz", ".parquet", ".pq")
 
 _BLOCK = 4096  # rows looked at together
+_GROUP_BYTES = 64 << 20  # decoded row groups of a file that are kept
 _WITH_ROW = re.compile(r"^(.+?\.(?:tsv|ts|npy|npz))#(.+)$", re.IGNORECASE | re.DOTALL)
 
 
@@ -28,12 +33,99 @@ def split_uri(uri: str) -> tuple[str, str | None]:
     return (match[1], match[2]) if match else (uri, None)
 
 
+class RowGroups:
+    """The rows of a Parquet file, read row group by row group when they are asked for.
+
+    Takes slices and arrays of step numbers as an array does.
+
+    Args:
+        path: The file.
+        metadata: Its footer, read once.
+        columns: Names of the numeric columns, in order.
+        layout: Where rows in order of time lie; None where each is the next step.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        metadata: pyarrow.parquet.FileMetaData,
+        columns: tuple[str, ...],
+        layout: Layout | None = None,
+    ) -> None:
+        self.path = path
+        self.columns = columns
+        self.layout = layout
+        self._metadata = metadata
+        counts = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        self._ends = np.cumsum([0, *counts])
+        gaps = layout is not None and layout.gaps is not None
+        steps = metadata.num_rows if layout is None else layout.length
+        self.shape = (int(steps), len(columns) + gaps)
+        self._recent: Recent[np.ndarray] = Recent(_GROUP_BYTES)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(
+        self, steps: slice | Int64[np.ndarray, "step"]
+    ) -> Float32[np.ndarray, "step channel"]:
+        if isinstance(steps, slice):
+            steps = np.arange(*steps.indices(len(self)), dtype=np.int64)
+        layout = self.layout
+        if layout is None:
+            return self._rows(steps)
+        values = self._rows(steps) if layout.places is None else self._laid(steps, layout.places)
+        if layout.gaps is not None:
+            values = np.concatenate([values, layout.gaps[steps, None]], axis=1)
+        return values
+
+    def _laid(
+        self, steps: Int64[np.ndarray, "step"], places: Int64[np.ndarray, "row"]
+    ) -> Float32[np.ndarray, "step channel"]:
+        """Steps to which none, one or several rows belong."""
+        wanted, back = np.unique(steps, return_inverse=True)
+        first = np.searchsorted(places, wanted, "left")
+        counts = np.searchsorted(places, wanted, "right") - first
+        place = np.repeat(np.arange(len(wanted)), counts)
+        rows = first[place] + np.arange(len(place)) - (np.cumsum(counts) - counts)[place]
+        values = np.full((len(wanted), len(self.columns)), np.nan, np.float32)
+        if len(rows):
+            at, means = averaged(self._rows(rows), place)
+            values[at] = means
+        return values[back.reshape(-1)]
+
+    def _rows(self, rows: Int64[np.ndarray, "row"]) -> Float32[np.ndarray, "row channel"]:
+        out = np.empty((len(rows), len(self.columns)), np.float32)
+        groups = np.searchsorted(self._ends, rows, "right") - 1
+        for group in np.unique(groups):
+            mine = groups == group
+            out[mine] = self._group(int(group))[rows[mine] - self._ends[group]]
+        return out
+
+    def _group(self, group: int) -> Float32[np.ndarray, "row channel"]:
+        held = self._recent.get(group)
+        if held is not None:
+            return held
+        # Opened anew each time: an open file is neither safe in threads nor can it be pickled.
+        with pyarrow.parquet.ParquetFile(self.path, metadata=self._metadata) as file:
+            table = file.read_row_group(group, columns=list(self.columns), use_threads=False)
+        values = np.empty((table.num_rows, len(self.columns)), np.float32)
+        with np.errstate(over="ignore"):
+            for at, name in enumerate(self.columns):
+                column = table.column(name)
+                if pa.types.is_boolean(column.type):
+                    column = column.cast(pa.uint8())
+                values[:, at] = column.cast(pa.float64(), safe=False).to_numpy()
+        return self._recent.put(group, values, values.nbytes)
+
+
 @dataclass(frozen=True)
 class SeriesFile:
     """A parsed or memory-mapped file.
 
     Attributes:
-        values: The rows of all series one after another, of any real dtype.
+        values: The rows of all series one after another, of any real dtype; in memory, mapped, or
+            read when asked for.
         starts: First row of each series.
         stops: Row past the last of each series.
         keys: What follows `#` in each series' uri; a file of one series has one empty key.
@@ -43,7 +135,7 @@ class SeriesFile:
         format: Name of the format.
     """
 
-    values: np.ndarray
+    values: np.ndarray | RowGroups
     starts: Int64[np.ndarray, "series"]
     stops: Int64[np.ndarray, "series"]
     keys: tuple[str, ...]
@@ -86,9 +178,21 @@ class SeriesFile:
         rows[np.isinf(rows)] = np.nan
         return rows
 
+    def at(
+        self, index: int, steps: Int64[np.ndarray, "step"]
+    ) -> Float32[np.ndarray, "step channel"]:
+        """Single rows of one series; NaN past its end. Only they are read."""
+        first = int(self.starts[index])
+        there = steps < int(self.stops[index]) - first
+        out = np.full((len(steps), self.values.shape[1]), np.nan, np.float32)
+        with np.errstate(over="ignore"):
+            out[there] = self.values[first + steps[there]]
+        out[np.isinf(out)] = np.nan
+        return out
+
 
 def one(
-    values: np.ndarray, format: str, rate: float = 1.0, columns: tuple[str, ...] = ()
+    values: np.ndarray | RowGroups, format: str, rate: float = 1.0, columns: tuple[str, ...] = ()
 ) -> SeriesFile:
     """A file that is a single series of shape (time, channel)."""
     return SeriesFile(

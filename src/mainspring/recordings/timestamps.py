@@ -1,13 +1,42 @@
-"""Time columns of tables: which column is one, and the regular grid its stamps describe."""
+"""Time columns of tables: which column is one, and how rows are laid out by its stamps.
+
+A series is steps at equal distances. Rows whose stamps keep equal distances, give or take half a
+step, are taken as they are. Of others the environment variable MAINSPRING_IRREGULAR says what
+becomes:
+
+- "resample" (unless set otherwise): a regular grid whose step is the usual distance of two rows. A
+  step holds the mean of what was observed within half a step of it, and is missing (NaN) where
+  nothing was; nothing is interpolated.
+- "gap": rows stay as they were observed, and every table with a time column gets a channel more:
+  the logarithm of the time since the row before, in usual distances (0 where rows are regular).
+
+Rows out of order are sorted and rows with one stamp averaged, either way.
+"""
 
 from __future__ import annotations
+
+import os
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float32, Float64, Int64
 
-from mainspring.errors import DataError
+from mainspring.errors import DataError, unknown
+
+SETTING = "MAINSPRING_IRREGULAR"
+WAYS = ("resample", "gap")
+GAP = "log gap"
+"""Name of the further channel."""
+
+SORTED, AVERAGED, RESAMPLED, HOLES, GAPS = (
+    "sorted by time",
+    "averaged where rows have one stamp",
+    "resampled to a regular grid",
+    "laid on their grid, with absent rows missing",
+    "given the gap before each row as a channel",
+)
 
 _NAMES = (
     "time times date dates datetime timestamp timestamps date_time time_stamp ts t utc sec secs "
@@ -15,6 +44,10 @@ _NAMES = (
     "day week month"
 )
 NAMES = frozenset(_NAMES.split())
+# Columns of these names begin anew, so that they are a clock only where they rise throughout.
+_CYCLES = frozenset(
+    {"t", "s", "sec", "secs", "second", "seconds", "ms", "millis", "day", "week", "month"}
+)
 INDEX_NAMES = frozenset({"", "index", "unnamed: 0", "row"})
 
 # Text that pyarrow does not take for a time by itself, tried on columns with a name of NAMES.
@@ -36,6 +69,8 @@ FORMATS = (
 )
 
 _MOST_GAPS = 10  # a grid may hold this many times the rows that are there, the rest missing
+_MOST_TWICE = 0.1  # share of stamps that may occur again in a table out of order
+_LEAST_RISING = 0.95  # share of steps that must not fall in a clock out of order
 
 
 def seconds_of(
@@ -78,39 +113,197 @@ def _number(column: pa.ChunkedArray) -> Float64[np.ndarray, "row"]:
 def _from_text(column: pa.ChunkedArray) -> Float64[np.ndarray, "row"] | None:
     """Time written in one of FORMATS; text in another form is a time of unknown rate."""
     given = len(column) - column.null_count
+    best, best_rising = np.full(len(column), np.nan), 0.0
     for form in FORMATS:
         stamps = pc.strptime(column, format=form, unit="s", error_is_null=True)
         if len(stamps) - stamps.null_count == given:
             seconds = _number(stamps.cast(pa.int64()))
-            if np.all(np.diff(seconds) >= 0) or np.all(np.diff(seconds) <= 0):
+            step = np.diff(seconds)
+            if np.all(step >= 0) or np.all(step <= 0):
                 return seconds
-    return np.full(len(column), np.nan)
+            # Days taken for months go back and forth more often than rows out of order do.
+            rising = float(np.mean(step >= 0))
+            if rising >= _LEAST_RISING and rising > best_rising:
+                best, best_rising = seconds, rising
+    return best
 
 
 def _from_numbers(
     name: str, numbers: Float64[np.ndarray, "row"], first: bool
 ) -> Float64[np.ndarray, "row"] | None:
-    """Seconds, milliseconds or Unix stamps, which must increase to be taken for time."""
-    if len(numbers) < 2 or not np.all(np.diff(numbers) > 0):
+    """Seconds, milliseconds or Unix stamps, which must increase to be taken for time; with a name
+    that leaves no doubt, all but a few of them."""
+    step = np.diff(numbers)
+    if len(numbers) < 2 or not (np.all(step > 0) or _is_clock(name, step)):
         return None
+    least_of, most_of = numbers.min(), numbers.max()
     if first and name in INDEX_NAMES and numbers[0] in (0, 1) and np.all(np.diff(numbers) == 1):
         return numbers
     for least, per_second in ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3), (1e8, 1.0)):
-        if (first or name in NAMES) and least <= numbers[0] and numbers[-1] < 40 * least:
-            return (numbers - numbers[0]) / per_second
+        if (first or name in NAMES) and least <= least_of and most_of < 40 * least:
+            return (numbers - least_of) / per_second
     if name not in NAMES:
         return None
     return numbers / (1000.0 if name in {"ms", "millis", "milliseconds"} or "_ms" in name else 1.0)
 
 
+def _is_clock(name: str, step: Float64[np.ndarray, "pair"]) -> bool:
+    if name not in NAMES or name in _CYCLES or not np.isfinite(step).all():
+        return False
+    return bool(np.mean(step >= 0) >= _LEAST_RISING and np.mean(step > 0) >= 0.5)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the rows of a table lie in time.
+
+    Attributes:
+        order: Which row comes first, second ... in time; None where they are in order.
+        places: The step that each row belongs to, rising, rows in order of time; None where each
+            row is the next step.
+        length: Steps.
+        rate: Steps per second.
+        gaps: For each step the logarithm of the time since the step before, in usual distances;
+            None where it is no channel.
+        notes: What was done to rows that are not one step after the other.
+    """
+
+    order: Int64[np.ndarray, "row"] | None
+    places: Int64[np.ndarray, "row"] | None
+    length: int
+    rate: float
+    gaps: Float32[np.ndarray, "step"] | None
+    notes: tuple[str, ...]
+
+    def lay(self, values: Float[np.ndarray, "row channel"]) -> Float[np.ndarray, "step wide"]:
+        """Rows laid out; steps without any are missing."""
+        if self.order is not None:
+            values = values[self.order]
+        if self.places is not None:
+            at, means = averaged(values, self.places)
+            values = np.full((self.length, values.shape[1]), np.nan, dtype=means.dtype)
+            values[at] = means
+        if self.gaps is not None:
+            values = np.concatenate([values, self.gaps[:, None].astype(values.dtype)], axis=1)
+        return values
+
+
+def averaged(
+    values: Float[np.ndarray, "row channel"], places: Int64[np.ndarray, "row"]
+) -> tuple[Int64[np.ndarray, "place"], Float[np.ndarray, "place channel"]]:
+    """The mean of what is known of each channel in the rows of each place (rising); NaN where
+    nothing is."""
+    first = np.flatnonzero(np.diff(places, prepend=-1))
+    if len(first) == len(places):
+        return places, values
+    known = ~np.isnan(values)
+    counts = np.add.reduceat(known, first, axis=0, dtype=np.int64)
+    sums = np.add.reduceat(np.where(known, values, 0), first, axis=0, dtype=np.float64)
+    means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    return places[first], means.astype(values.dtype)
+
+
+def way() -> str:
+    """What becomes of irregular rows.
+
+    Raises:
+        ConfigError: If the environment variable names no way.
+    """
+    chosen = os.environ.get(SETTING, WAYS[0])
+    if chosen not in WAYS:
+        raise unknown(SETTING, chosen, WAYS)
+    return chosen
+
+
+def layout(seconds: Float64[np.ndarray, "row"], what: str, irregular: str = WAYS[0]) -> Layout:
+    """How rows are laid out by their stamps.
+
+    Stamps of which any is unknown leave rows as they are, a second each. A grid that would hold
+    more than ten times the rows gets a wider step, until it holds ten times as many.
+
+    Args:
+        seconds: The stamps.
+        what: File and column, for the error.
+        irregular: One of `WAYS`.
+
+    Raises:
+        DataError: If time goes back and forth over the same stamps, as when several series lie in
+            one table.
+    """
+    rows = len(seconds)
+    notes: list[str] = []
+    order = None
+    if np.isnan(seconds).any():
+        return _as_they_are(rows, 1.0, irregular)
+    step = np.diff(seconds)
+    if np.any(step < 0):
+        order = np.arange(rows)[::-1].copy()
+        if np.any(step > 0):
+            _require_one_series(seconds, step, what)
+            order = np.argsort(seconds, kind="stable")
+            notes.append(SORTED)
+        seconds = seconds[order]
+        step = np.diff(seconds)
+    if not np.any(step > 0):
+        return _as_they_are(rows, 1.0, irregular)
+    usual = float(np.median(step[step > 0]))
+    places = None
+    if np.any(step == 0):
+        notes.append(AVERAGED)
+        places = np.concatenate([[0], np.cumsum(step > 0)]).astype(np.int64)
+        seconds, step = np.concatenate([seconds[:1], seconds[1:][step > 0]]), step[step > 0]
+    near = np.abs(step - usual) <= 0.5 * usual
+    if irregular == "gap":
+        gaps = np.log(np.concatenate([[1.0], step / usual])).astype(np.float32)
+        if not near.all():
+            notes.append(GAPS)
+        return Layout(order, places, len(seconds), 1 / usual, gaps, tuple(notes))
+    if near.all():
+        rate = len(step) / float(seconds[-1] - seconds[0])
+        return Layout(order, places, len(seconds), rate, None, tuple(notes))
+    tick = float(step[near].mean())
+    ticks = np.round(step / tick)
+    if np.all(ticks >= 1) and np.all(np.abs(step - ticks * tick) <= 0.25 * tick):
+        # Counted from row to row, so that a clock that runs a little fast stays on the grid.
+        own = np.concatenate([[0], np.cumsum(ticks)]).astype(np.int64)
+        notes.append(HOLES)
+    else:
+        own, tick = _nearest(seconds, usual), usual
+        notes.append(RESAMPLED)
+    if own[-1] >= _MOST_GAPS * len(own):
+        tick = float(seconds[-1] - seconds[0]) / (_MOST_GAPS * len(own))
+        own = _nearest(seconds, tick)
+        notes[-1] = RESAMPLED
+    places = own if places is None else own[places]
+    return Layout(order, places, int(own[-1]) + 1, 1 / tick, None, tuple(notes))
+
+
+def _nearest(seconds: Float64[np.ndarray, "row"], tick: float) -> Int64[np.ndarray, "row"]:
+    return np.floor((seconds - seconds[0]) / tick + 0.5).astype(np.int64)
+
+
+def _as_they_are(rows: int, rate: float, irregular: str) -> Layout:
+    gaps = np.zeros(rows, np.float32) if irregular == "gap" else None
+    return Layout(None, None, rows, rate, gaps, ())
+
+
+def _require_one_series(
+    seconds: Float64[np.ndarray, "row"], step: Float64[np.ndarray, "pair"], what: str
+) -> None:
+    """Raises where rows out of order are several series and not a few rows astray."""
+    twice = 1 - len(np.unique(seconds)) / len(seconds)
+    if twice > _MOST_TWICE:
+        row = int(np.argmax(step < 0)) + 2
+        raise DataError(
+            f"{what} goes back in time at row {row}, and {twice:.0%} of its stamps occur again, as "
+            "when several series lie in one table: write one file a series."
+        )
+
+
 def on_grid(
     values: Float[np.ndarray, "row channel"], seconds: Float64[np.ndarray, "row"], what: str
-) -> tuple[Float[np.ndarray, "time channel"], float]:
-    """Rows laid on the regular grid of their time stamps, and its rate.
-
-    Rows that are absent from an otherwise regular grid become missing values, so that a position
-    keeps its meaning in time. Stamps that follow no grid leave the rows as they are, at the median
-    rate. Rows that run from the newest to the oldest are turned round.
+) -> tuple[Float[np.ndarray, "time wide"], float]:
+    """Rows laid out by their stamps, as the environment variable says, and their rate.
 
     Args:
         values: One row a stamp.
@@ -118,30 +311,7 @@ def on_grid(
         what: File and column, for the error.
 
     Raises:
-        DataError: If time goes back and forth, as when several series lie in one table.
+        DataError: If several series lie in one table.
     """
-    step = np.diff(seconds)
-    if len(step) and np.all(step <= 0) and np.any(step < 0):
-        values, seconds, step = values[::-1], seconds[::-1], -step[::-1]
-    if np.any(step < 0):
-        row = int(np.argmax(step < 0)) + 2
-        raise DataError(
-            f"{what} goes back in time at row {row}, where stamps in rising order were expected: "
-            "write one file a series, or sort the rows."
-        )
-    step_up = step[step > 0]
-    if not len(step_up) or np.isnan(seconds).any():
-        return values, 1.0
-    usual = float(np.median(step_up))
-    near = np.abs(step - usual) <= 0.5 * usual
-    if near.all():
-        return values, len(step) / float(seconds[-1] - seconds[0])
-    tick = float(step[near].mean())
-    ticks = np.round(step / tick)
-    regular = np.all(ticks >= 1) and np.all(np.abs(step - ticks * tick) <= 0.25 * tick)
-    places = np.concatenate([[0], np.cumsum(ticks)]).astype(np.int64)
-    if not regular or places[-1] >= _MOST_GAPS * len(values):
-        return values, 1 / usual
-    grid = np.full((int(places[-1]) + 1, values.shape[1]), np.nan, dtype=values.dtype)
-    grid[places] = values
-    return grid, 1 / tick
+    found = layout(seconds, what, way())
+    return found.lay(values), found.rate

@@ -1,0 +1,171 @@
+"""Irregular times: what was observed keeps its place, and nothing is made up."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mainspring.errors import ConfigError, DataError
+from mainspring.recordings.series import layout_of, probe_series, read_at, read_series
+from mainspring.recordings.timestamps import SETTING, averaged, layout, on_grid
+
+
+def slow_resample(values: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """Step by step: the mean of what was observed nearest to each step of the usual distance."""
+    rows = sorted(zip(seconds, range(len(seconds)), strict=True))
+    stamps = sorted(set(seconds))
+    usual = float(np.median(np.diff(stamps)))
+    end = int(np.floor((stamps[-1] - stamps[0]) / usual + 0.5))
+    out = np.full((end + 1, values.shape[1]), np.nan)
+    for step in range(end + 1):
+        for channel in range(values.shape[1]):
+            seen = [
+                values[row, channel]
+                for t, row in rows
+                if np.floor((t - stamps[0]) / usual + 0.5) == step
+                and not np.isnan(values[row, channel])
+            ]
+            if seen:
+                out[step, channel] = np.mean(seen)
+    return out
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 10_000), rows=st.integers(4, 40), shuffled=st.booleans())
+def test_resampling_equals_the_slow_way(seed: int, rows: int, shuffled: bool) -> None:
+    rng = np.random.default_rng(seed)
+    # Eighths of a second, so that no stamp lies half way by rounding; always irregular.
+    seconds = np.cumsum(rng.integers(3, 14, rows)) / 8
+    seconds[rows // 2 :] += 7.3
+    values = rng.normal(size=(rows, 2))
+    values[rng.random(values.shape) < 0.2] = np.nan
+    if shuffled:
+        order = rng.permutation(rows)
+        seconds, values = seconds[order], values[order]
+    found = layout(seconds, "a test")
+    if found.notes[-1] != "resampled to a regular grid":
+        return
+    np.testing.assert_allclose(found.lay(values), slow_resample(values, seconds), rtol=1e-12)
+    assert found.rate == pytest.approx(1 / np.median(np.diff(np.sort(seconds))))
+
+
+def test_nothing_is_interpolated_across_a_gap() -> None:
+    seconds = np.array([0, 1, 2.2, 3.1, 20.4, 21.6, 22.5])
+    values, rate = on_grid(np.arange(7.0)[:, None], seconds, "a test")
+    known = np.flatnonzero(~np.isnan(values[:, 0]))
+    apart = np.abs(known[:, None] / rate - seconds)
+    assert apart.min(axis=1).max() <= 0.5 / rate  # what is known was observed there
+    assert apart.min(axis=0).max() <= 0.5 / rate  # and what was observed is known
+    assert len(known) < len(values) / 2
+
+
+def test_rows_out_of_order_are_sorted_and_stamps_met_twice_averaged() -> None:
+    seconds = np.arange(40.0)
+    values = seconds[:, None].copy()
+    seconds[[5, 9]] = seconds[[9, 5]]
+    values[[5, 9]] = values[[9, 5]]
+    found = layout(seconds, "a test")
+    np.testing.assert_array_equal(found.lay(values)[:, 0], np.arange(40))
+    assert found.notes == ("sorted by time",)
+    seconds[20] = 19
+    found = layout(seconds, "a test")
+    laid = found.lay(values)[:, 0]
+    assert laid[19] == 19.5
+    assert np.isnan(laid[20])  # nothing was observed at the twentieth second
+    assert "averaged where rows have one stamp" in found.notes
+
+
+def test_several_series_in_one_table_are_still_refused() -> None:
+    with pytest.raises(DataError, match="write one file a series"):
+        layout(np.tile(np.arange(10.0), 2), "a test")
+
+
+def test_jitter_is_no_irregularity() -> None:
+    seconds = np.arange(50.0) + np.random.default_rng(0).uniform(-0.2, 0.2, 50)
+    found = layout(seconds, "a test")
+    assert found.notes == ()
+    assert found.places is None
+
+
+def test_pauses_do_not_fill_the_memory() -> None:
+    seconds = np.concatenate([np.arange(50.0), 1e9 + np.arange(50.0)])
+    found = layout(seconds, "a test")
+    assert found.length <= 10 * 100 + 1
+    laid = found.lay(np.ones((100, 1)))
+    assert np.nansum(laid) == 2
+
+
+def test_gaps_as_a_channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SETTING, "gap")
+    path = tmp_path / "a.csv"
+    path.write_text("time,x\n0,1\n2,2\n4,3\n12,4\n14,\n")
+    values = read_series(str(path))
+    np.testing.assert_allclose(values[:, 0], [1, 2, 3, 4, np.nan])
+    np.testing.assert_allclose(values[:, 1], np.log([1, 1, 1, 4, 1]), rtol=1e-6)
+    assert probe_series(path).infos[0].channels == 2
+    assert probe_series(path).infos[0].rate == 0.5
+    # A regular table has the same channels, so that both can be learnt from together.
+    path.write_text("time,x\n0,1\n2,2\n4,3\n")
+    np.testing.assert_array_equal(read_series(str(path))[:, 1], [0, 0, 0])
+    monkeypatch.setenv(SETTING, "resampel")
+    with pytest.raises(ConfigError, match="Did you mean 'resample'"):
+        read_series(str(path))
+
+
+def test_a_changed_setting_is_no_stale_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("time,x\n0,1\n2,2\n4,3\n12,4\n14,5\n")
+    assert read_series(str(path)).shape == (8, 1)
+    monkeypatch.setenv(SETTING, "gap")
+    assert read_series(str(path)).shape == (5, 2)
+
+
+@pytest.mark.parametrize(
+    ("head", "stamps"),
+    [
+        ("date", [f"2020-01-{day:02}" for day in [*range(1, 25), 26, 25, 27]]),
+        ("date", [f"{day:02}/01/2020" for day in [*range(1, 25), 26, 25, 27]]),
+        ("time", [str(day) for day in [*range(1, 25), 26, 25, 27]]),
+        ("timestamp", [str(1_600_000_000 + day) for day in [*range(1, 25), 26, 25, 27]]),
+    ],
+)
+def test_clocks_out_of_order_are_clocks(tmp_path: Path, head: str, stamps: list[str]) -> None:
+    path = tmp_path / "a.csv"
+    lines = [f"{stamp},{number}" for number, stamp in enumerate(stamps)]
+    path.write_text(f"{head},x\n" + "\n".join(lines) + "\n")
+    expected = [*range(24), 25, 24, 26]
+    np.testing.assert_array_equal(read_series(str(path))[:, 0], expected)
+    found = layout_of(str(path))
+    assert found is not None
+    assert found.notes == ("sorted by time",)
+
+
+def test_a_cycle_is_no_clock(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    lines = [f"{n % 12 + 1},{n}" for n in range(48)]
+    path.write_text("month,x\n" + "\n".join(lines) + "\n")
+    assert probe_series(path).infos[0].channels == 2
+    assert layout_of(str(path)) is None
+
+
+def test_means_leave_out_what_is_missing() -> None:
+    values = np.array([[1.0, np.nan], [3.0, np.nan], [5.0, 2.0]])
+    at, means = averaged(values, np.array([4, 4, 6]))
+    np.testing.assert_array_equal(at, [4, 6])
+    np.testing.assert_array_equal(means, [[2, np.nan], [5, 2]])
+
+
+def test_single_steps_are_those_of_the_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("time,x\n0,1\n0.5,2\n1,3\n2.5,4\n3,\n3.5,6\n")
+    whole = read_series(str(path), 0.5, 3.0)
+    steps = np.array([4, 0, 2, 2, 60, 5])
+    told = read_at(str(path), steps, 0.5, 3.0)
+    expected = np.full((6, 1), np.nan, np.float32)
+    there = steps < len(whole)
+    expected[there] = whole[steps[there]]
+    np.testing.assert_array_equal(told, expected)
