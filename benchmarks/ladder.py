@@ -81,7 +81,7 @@ def _one(place: Path, world: Path, seed: int, steps: int, log: Log) -> None:
         )  # fmt: skip
         vectors = {arm: api.embed(run, videos, hop=HOP_SECONDS)}
         if not (place / f"raw-features-{seed}.json").exists():
-            saved, found = api.load(run), api.recordings(videos)
+            saved, found = api.load(run), api.catalogue(videos)
             reader = api.reader_for(saved, found)
             vectors |= baselines(saved.encoder, saved.clip, found, reader, HOP_SECONDS, seed=seed)
         for key, value in vectors.items():

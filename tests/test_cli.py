@@ -205,3 +205,17 @@ def test_lists_say_what_there_is(capsys, verb, wanted):
     found = json.loads(capsys.readouterr().out)
     for name in wanted:
         assert found[name]["citation"]
+
+
+def test_every_public_name_is_what_it_says_whatever_was_imported_before():
+    # A function named like a package would be replaced by it as soon as that is imported.
+    import importlib
+    import pkgutil
+
+    import mainspring
+
+    packages = {module.name for module in pkgutil.iter_modules(mainspring.__path__)}
+    assert not packages & set(mainspring.__all__)
+    for name in packages - {"__main__"}:
+        importlib.import_module(f"mainspring.{name}")
+    assert all(callable(getattr(mainspring, name)) for name in mainspring.__all__)

@@ -13,10 +13,12 @@ import torch
 
 import mainspring as ms
 from mainspring import cli
-from mainspring.api import series as verbs
+from mainspring.api import anomalies, classes, forecasts
+from mainspring.api.series import vectors_of
 from mainspring.cli import main
 from mainspring.encoders.patch_transformer import PatchTransformer
 from mainspring.evaluate.forecasting import chronological
+from mainspring.evaluate.patch_forecast import patch_forecast
 from mainspring.recordings import series as files
 from mainspring.recordings.catalogue import open_catalogue
 from mainspring.recordings.series import moments
@@ -120,7 +122,7 @@ def test_classify_needs_labels(capsys, run, labelled, tmp_path):
 
 def test_raw_values_are_stretched_to_the_longest():
     short, long = np.array([[0.0], [1.0]], np.float32), np.zeros((5, 1), np.float32)
-    rows = verbs._stretched([short, long])
+    rows = classes._stretched([short, long])
     np.testing.assert_allclose(rows, [[0, 0.25, 0.5, 0.75, 1], [0, 0, 0, 0, 0]])
 
 
@@ -131,7 +133,7 @@ def test_vectors_of_patches_are_means_over_windows():
     series = np.random.default_rng(0).normal(size=(64, 1)).astype(np.float32)
     with torch.inference_mode():
         both = encoder(torch.from_numpy(series.reshape(2, 32, 1)))
-    told = verbs.vectors_of(encoder, clip, [series, series[:32]])
+    told = vectors_of(encoder, clip, [series, series[:32]])
     np.testing.assert_allclose(told[0], both.mean(0).numpy(), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(told[1], both[0].numpy(), rtol=1e-4, atol=1e-5)
 
@@ -199,11 +201,11 @@ def test_a_run_on_the_same_data_is_noted(long, tmp_path):
         steps=2, batch=2, verdict=False, report=False, architecture=SMALL,
         clip={"series": {"length": 32}},
     )  # fmt: skip
-    assert verbs._learnt_from(out, long) == []
+    assert forecasts._learnt_from(out, long) == []
     config = (out / "config.toml").read_text()
     named = tomllib.loads(config)["data"]
     (out / "config.toml").write_text(config.replace(f'"{named}"', f'"{long}"', 1))
-    assert "the test part included" in verbs._learnt_from(out, str(long))[0]
+    assert "the test part included" in forecasts._learnt_from(out, str(long))[0]
     # The same run reads seven calendar channels beside the value.
     found = ms.forecast(out, str(long), horizons=(6,), context=10, calendar=True, quick=True)
     assert np.isfinite(found.arms["trained"][6].mse)
@@ -256,7 +258,7 @@ def test_patches_are_forecast_by_one_map_for_all_channels():
     torch.manual_seed(0)
     encoder = PatchTransformer(**SMALL_PATCHES["series"], channels=2).eval()
     splits = chronological(120, (0.6, 0.2, 0.2))
-    told = verbs.patch_forecast(encoder, values.astype(np.float32)[None], splits, (3,), 16)[3]
+    told = patch_forecast(encoder, values.astype(np.float32)[None], splits, (3,), 16)[3]
     mse, mae = slow_patch_forecast(encoder, values, splits, 3, 16, told.penalty)
     assert told.mse == pytest.approx(mse, rel=1e-3)
     assert told.mae == pytest.approx(mae, rel=1e-3)
@@ -325,7 +327,7 @@ def test_anomaly_without_labels_and_with_series_too_short(capsys, run, pumps):
 
 def test_hidden_steps_have_no_influence(run):
     """With the last step masked, its value does not reach the vector; without, it does."""
-    encode = verbs._hiding(ms.load(run, "series").encoder)
+    encode = anomalies._hiding(ms.load(run, "series").encoder)
     windows = np.random.default_rng(0).normal(size=(3, 12, 1)).astype(np.float32)
     windows[0, :5] = np.nan
     other = windows.copy()

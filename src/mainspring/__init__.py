@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mainspring.api import (
         anomaly,
+        catalogue,
         check,
         classify,
         cluster,
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
         load,
         pretrain,
         probe,
-        recordings,
         search,
     )
     from mainspring.embedder import Embedder
@@ -42,7 +42,7 @@ _HOMES = {
     "load": "api",
     "pretrain": "api",
     "probe": "api",
-    "recordings": "api",
+    "catalogue": "api",
     "search": "api",
     "Embedder": "embedder",
     "ConfigError": "errors",
@@ -58,6 +58,7 @@ __all__ = [
     "MainspringError",
     "RunError",
     "anomaly",
+    "catalogue",
     "check",
     "classify",
     "cluster",
@@ -66,7 +67,6 @@ __all__ = [
     "load",
     "pretrain",
     "probe",
-    "recordings",
     "search",
 ]
 

@@ -105,7 +105,7 @@ def run_demo(
         world = make_world(place / "world", recordings, seed, progress=api.counter(told, "filming"))
         videos, labels = world / "videos", world / "labels.csv"
     with stage("check"):
-        found = api.recordings(str(videos), told)
+        found = api.catalogue(str(videos), told)
     with stage("estimate"):
         left = minutes * 60 - (time.perf_counter() - begun)
         steps = _steps(place, str(videos), found, left, seed)

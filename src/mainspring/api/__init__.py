@@ -8,15 +8,19 @@ result = ms.probe("runs/first", "videos/", labels="labels.csv")
 hits = ms.search("runs/first", "videos/a.mp4@2.0-4.0")
 """
 
-from mainspring.api.data import check, counter, recordings
+from mainspring.api.anomalies import anomaly
+from mainspring.api.classes import classify
+from mainspring.api.clusters import cluster
+from mainspring.api.data import catalogue, check, counter, times
+from mainspring.api.forecasts import forecast
 from mainspring.api.labels import Probed, probe
-from mainspring.api.series import anomaly, classify, cluster, forecast, times
 from mainspring.api.training import pretrain
 from mainspring.api.vectors import embed, load, reader_for, search
 
 __all__ = [
     "Probed",
     "anomaly",
+    "catalogue",
     "check",
     "classify",
     "cluster",
@@ -27,7 +31,6 @@ __all__ = [
     "pretrain",
     "probe",
     "reader_for",
-    "recordings",
     "search",
     "times",
 ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from mainspring.errors import MainspringError
 from mainspring.recordings.catalogue import Catalogue, open_catalogue
+from mainspring.recordings.series import layout_of
 from mainspring.recordings.survey import report as survey_report
 from mainspring.recordings.survey import survey
 from mainspring.training.estimate import estimate
@@ -17,7 +19,7 @@ from mainspring.training.run import plain
 from mainspring.training.settings import settle
 
 
-def recordings(data: Any, log: Log | None = None) -> Catalogue:
+def catalogue(data: Any, log: Log | None = None) -> Catalogue:
     """The catalogue of a folder, glob, manifest, file, list of paths, array or list of arrays, with
     the facts of every file filled in and the unusable ones marked.
 
@@ -37,7 +39,7 @@ def check(
         The survey's report, with "cost"; where training could not start, it is None and
         "cost_problem" says why.
     """
-    found = recordings(data, log)
+    found = catalogue(data, log)
     result = survey_report(found) | {"pretext": pretext}
     if not cost:
         return result
@@ -57,3 +59,15 @@ def counter(log: Log | None, doing: str) -> Callable[[int, int], None]:
             log.update(f"{doing}: {done} of {total}", final=done == total)
 
     return told
+
+
+def times(data: Any, log: Log | None = None) -> dict[str, int]:
+    """For how many recordings what was done to rows that are not at equal distances in time; the
+    notes of `mainspring.recordings.timestamps`. Every table is opened."""
+    uris = catalogue(data, log).usable().column("uri")
+    counts: Counter[str] = Counter()
+    for uri in uris:
+        if uri.lower().endswith((".csv", ".tsv", ".parquet", ".pq")):
+            found = layout_of(uri)
+            counts.update(() if found is None else found.notes)
+    return dict(counts.most_common())

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mainspring.api.data import counter, recordings
+from mainspring.api.data import catalogue, counter
 from mainspring.api.vectors import embed, load, reader_for
 from mainspring.errors import DataError
 from mainspring.evaluate import report as reporting
@@ -82,7 +82,7 @@ def probe(
     """
     saved = load(run, stream)
     vectors = embed(run, data, stream=stream, log=log)
-    found = recordings(data, log).usable()
+    found = catalogue(data, log).usable()
     reader = reader_for(saved, found)
     others = baselines(saved.encoder, saved.clip, found, reader, progress=counter(log, "baselines"))
     named = _labelled({TRAINED: vectors, **others}, labels, column)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mainspring.api.data import counter, recordings
+from mainspring.api.data import catalogue, counter
 from mainspring.encoders import catalog as encoder_catalog
 from mainspring.encoders.encoder import Encoder
 from mainspring.encoders.saved import save_encoder
@@ -47,7 +47,7 @@ def pretrain(
     The same call again resumes.
 
     Args:
-        data: Recordings, as `recordings` takes them.
+        data: Recordings, as `catalogue` takes them.
         pretext: What is asked.
         out: Run folder.
         verdict: Compare the encoder with random weights and raw features at the end.
@@ -76,7 +76,7 @@ def pretrain(
             (log or Log(quiet=True)).say(f"{out} is finished: {done['steps']} steps.")
             return done
         told = (log or Log(quiet=True)).into(run.folder / "log.txt" if lead else None)
-        found = recordings(data, told)
+        found = catalogue(data, told)
         plan = make_plan(asked, found)
         for note in plan.notes:
             told.say(note)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mainspring.api.data import counter, recordings
+from mainspring.api.data import catalogue, counter
 from mainspring.encoders.saved import Saved, load_encoder
 from mainspring.errors import RunError, unknown
 from mainspring.evaluate.embed import embed as embed_windows
@@ -53,7 +53,7 @@ def embed(
 
     Args:
         run: Run folder.
-        data: Recordings, as `recordings` takes them.
+        data: Recordings, as `catalogue` takes them.
         stream: Which encoder, where the run has several.
         hop: Seconds from one window to the next; a clip's length unless given.
         batch: Windows a forward pass.
@@ -64,7 +64,7 @@ def embed(
         RunError: If the run has no encoder, or the shards cannot be written.
         DataError: If not one recording could be embedded.
     """
-    saved, found = load(run, stream), recordings(data, log).usable()
+    saved, found = load(run, stream), catalogue(data, log).usable()
     reader = reader_for(saved, found)
     if out is None:
         hopped = "" if hop is None else f"-hop{hop:g}"
