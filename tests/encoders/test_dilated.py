@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from mainspring.encoders.dilated import Dilated, statistics
-from mainspring.encoders.dilated_block import DilatedConv
+from mainspring.encoders.dilated_block import Block, DilatedConv, Extent
 from mainspring.errors import ConfigError, DataError
 
 
@@ -208,3 +208,51 @@ def test_settings_out_of_range_are_named():
         Dilated(width=0)
     with pytest.raises(DataError, match=r"has 2 channels, this encoder reads 3; .* channels=2"):
         Dilated(channels=3)(series())
+
+
+# -- the block's own backward pass ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("time", [3, 9])
+@pytest.mark.parametrize("kind", ["none", "tails", "holes"])
+def test_a_blocks_gradients_are_those_of_finite_differences(causal, last, time, kind):
+    torch.manual_seed(0)
+    block = Block(3, 4 if last else 3, 4, causal, last).double()
+    present = torch.ones(4, time, dtype=torch.bool)
+    if kind == "tails":
+        present[2:, 2:] = False
+    elif kind == "holes":
+        present[0, 1] = present[3, 0] = False
+    extent = Extent.of(present)
+    assert (extent.keep is not None) == (kind == "holes")
+    x = (torch.randn(4, 3, time, dtype=torch.float64) * present[:, None]).requires_grad_()
+    names, weights = zip(*block.named_parameters(), strict=True)
+
+    def run(x, *weights):
+        values = dict(zip(names, weights, strict=True))
+        return torch.func.functional_call(block, values, (x * present[:, None], extent))
+
+    torch.autograd.gradcheck(run, (x, *weights))
+
+
+def test_a_block_keeps_two_arrays_for_its_backward_pass():
+    block, x = Block(8, 8, 2, False, False), torch.randn(2, 8, 50, requires_grad=True)
+    kept = []
+
+    def keep(tensor):
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        block(x, Extent(50))
+    assert sum(t.numel() == x.numel() for t in kept) == 2
+
+
+def test_bfloat16_is_close_to_float32():
+    encoder, samples = small(normalise="none"), series()
+    want = encoder(samples)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = encoder(samples)
+    torch.testing.assert_close(got, want, atol=0.05, rtol=0.05)

@@ -148,3 +148,14 @@ def test_memory_grows_with_length_and_not_with_its_square(monkeypatch):
 def test_a_weight_that_is_no_share_is_refused():
     with pytest.raises(ConfigError, match=r"weight of instance contrast is 2"):
         hierarchical(*views(), instance=2.0)
+
+
+def test_coarse_products_change_little():
+    exact = views(series=4, time=40, dim=32, dtype=torch.float32)
+    rough = views(series=4, time=40, dim=32, dtype=torch.float32)
+    first, second = hierarchical(*exact), hierarchical(*rough, coarse=True)
+    first.backward()
+    second.backward()
+    assert float(second.detach()) == pytest.approx(float(first.detach()), rel=1e-2)
+    a, b = (torch.cat([v.grad for v in both]).flatten() for both in (exact, rough))
+    assert float(torch.cosine_similarity(a, b, 0)) > 0.99

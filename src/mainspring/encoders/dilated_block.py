@@ -114,13 +114,14 @@ class _Block(torch.autograd.Function):
             inner = convolve(F.gelu(x).to(low), kernels[0], kernels[1], reach, extent.length)
             inner = extent.clear(inner)
             out = convolve(F.gelu(inner), kernels[2], kernels[3], reach, extent.length)
-            beside = x
             if len(kernels) > 4:
-                beside = convolve(x.to(low), kernels[4], kernels[5], reach, extent.length)
-            out = extent.clear(beside + out)
+                out = out + convolve(x.to(low), kernels[4], kernels[5], reach, extent.length)
+                out = extent.clear(out.to(x.dtype))
+            else:
+                out = extent.clear(x + out.to(x.dtype))
         ctx.save_for_backward(x, inner, *weights)
         ctx.extent, ctx.reach, ctx.low = extent, reach, low
-        return out.to(x.dtype)
+        return out
 
     @staticmethod
     @once_differentiable
@@ -140,7 +141,7 @@ class _Block(torch.autograd.Function):
         if len(kernels) > 2:
             beside, *third = convolve_back(grown, x.to(low), kernels[2], reach, length)
             found += third
-            into += beside
+            into += beside.to(x.dtype)
         else:
             into += out
         shaped = [g.reshape(w.shape).to(w.dtype) for g, w in zip(found, weights, strict=True)]
@@ -165,9 +166,11 @@ def convolve_back(
     """Gradients of `convolve` with respect to x, kernel and bias."""
     time = x.shape[-1]
     wide, few, padding, apart, taps = _reduced(x, kernel, reach, length)
-    into, weight, bias = torch.ops.aten.convolution_backward(
-        grad, wide, few, [len(few)], [1, 1], [0, padding], [1, apart], False, [0, 0], 1, [True] * 3
-    )
+    into, weight, _ = torch.ops.aten.convolution_backward(
+        grad, wide, few, None, [1, 1], [0, padding], [1, apart], False, [0, 0], 1,
+        [True, True, False],
+    )  # fmt: skip
+    bias = grad.squeeze(2).transpose(1, 2).flatten(0, 1).sum(0)  # the kernel's own is slower
     if few.shape[-1] < kernel.shape[-1]:
         whole = torch.zeros_like(kernel)
         whole[..., taps] = weight

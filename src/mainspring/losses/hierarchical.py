@@ -38,6 +38,7 @@ def hierarchical(
     instance: float = 0.5,
     temporal_unit: int = 0,
     cells: int = CELLS,
+    coarse: bool = False,
 ) -> Float[Tensor, ""]:
     """Mean over the levels of instance and temporal contrast (Algorithm 1).
 
@@ -50,6 +51,8 @@ def hierarchical(
             the rest. The paper adds the two, which is twice this loss at one half.
         temporal_unit: Levels, from the finest, without temporal contrast: for long series.
         cells: Similarities held at a time.
+        coarse: Take the products of temporal contrast in bfloat16, four times as fast where the
+            processor has it; similarities are then off by up to one part in 256.
 
     Returns:
         The loss in nats. At the last level, one step, there is instance contrast alone; without a
@@ -63,7 +66,7 @@ def hierarchical(
     with torch.autocast(first.device.type, enabled=False):
         exact = torch.promote_types(first.dtype, torch.float32)
         pairs = torch.stack([first, second], 1).to(exact)
-        return _Hierarchy.apply(pairs, present, instance, temporal_unit, cells)
+        return _Hierarchy.apply(pairs, present, instance, temporal_unit, cells, coarse)
 
 
 class _Hierarchy(torch.autograd.Function):
@@ -71,7 +74,13 @@ class _Hierarchy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, pairs: Tensor, present: Tensor | None, instance: float, unit: int, cells: int
+        ctx: Any,
+        pairs: Tensor,
+        present: Tensor | None,
+        instance: float,
+        unit: int,
+        cells: int,
+        coarse: bool,
     ) -> Tensor:
         levels = [_Level(pairs, present, None)]
         while levels[-1].pairs.shape[2] > 1:
@@ -85,7 +94,7 @@ class _Hierarchy(torch.autograd.Function):
             if instance:
                 loss += contrast(_by_moment(level, grad), instance, cells)
             if instance < 1 and depth >= unit and level.pairs.shape[2] > 1:
-                loss += contrast(_by_series(level, grad), 1 - instance, cells)
+                loss += contrast(_by_series(level, grad), 1 - instance, cells, coarse)
         if grad is not None:
             ctx.save_for_backward(grad.div_(len(levels)))
         return loss / len(levels)
@@ -94,7 +103,7 @@ class _Hierarchy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         (grad,) = ctx.saved_tensors
-        return grad * grads[0], None, None, None, None
+        return grad * grads[0], None, None, None, None, None
 
 
 class _Level(NamedTuple):
@@ -122,7 +131,9 @@ class Members(NamedTuple):
     grad: Tensor | None
 
 
-def contrast(members: Members, weight: float, cells: int = CELLS) -> Float[Tensor, ""]:
+def contrast(
+    members: Members, weight: float, cells: int = CELLS, coarse: bool = False
+) -> Float[Tensor, ""]:
     """In each group, -log softmax of a row's similarity to its member's other row, against all rows
     but itself (Eq. 1 and 2): the mean over rows, times `weight`.
 
@@ -130,6 +141,7 @@ def contrast(members: Members, weight: float, cells: int = CELLS) -> Float[Tenso
         members: What to compare; the gradient is added to its `grad`.
         weight: Of the loss and the gradient.
         cells: Similarities held at a time.
+        coarse: Take products in bfloat16.
 
     Returns:
         The loss in nats; a lone member has nothing to be told from and counts as 0.
@@ -141,30 +153,33 @@ def contrast(members: Members, weight: float, cells: int = CELLS) -> Float[Tenso
         return loss
     asked = groups * double if there is None else max(1, int(there.sum()))
     scale = weight / asked
+    used = vectors.bfloat16() if coarse else vectors
     side = max(1, min(groups, cells // double**2))
     rows = double if side > 1 else max(1, min(double, cells // double))
-    for begin, top in itertools.product(range(0, groups, side), range(0, double, rows)):
-        some, row = slice(begin, begin + side), slice(top, min(top + rows, double))
-        part = vectors[some]
-        count = row.stop - top
+    for begin, first in itertools.product(range(0, groups, side), range(0, double, rows)):
+        some, row = slice(begin, begin + side), slice(first, min(first + rows, double))
+        part = used[some]
+        count = row.stop - first
         own = torch.arange(count, device=vectors.device)
-        alike = torch.bmm(part[:, row], part.transpose(1, 2))
+        alike = torch.bmm(part[:, row], part.transpose(1, 2)).to(vectors.dtype)
         right = alike[:, own, other[row]]
-        alike[:, own, own + top] = -torch.inf
+        alike[:, own, own + first] = -torch.inf
         if there is not None:
             alike.masked_fill_(~there[some, None, :], -torch.inf)
-        total = alike.logsumexp(2)
-        surprise = total - right
+        top = alike.amax(2, keepdim=True)
+        share = alike.sub_(top).exp_()
+        total = share.sum(2, keepdim=True)
+        surprise = (total.log() + top)[:, :, 0] - right
         if there is not None:
             surprise = surprise.masked_fill(~there[some, row], 0.0)
         loss += surprise.sum()
         if grad is None:
             continue
-        share = alike.sub_(total[:, :, None]).exp_()
+        share.div_(total)
         share[:, own, other[row]] -= 1
         if there is not None:
             share.masked_fill_(~there[some, row, None], 0.0)
-        mine = grad[some]
+        mine, share = grad[some], share.to(used.dtype)
         if count == double:  # both roles of a row, query and key, in one product
             mine.add_(torch.bmm(share + share.transpose(1, 2), part), alpha=scale)
         else:

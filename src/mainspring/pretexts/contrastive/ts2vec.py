@@ -103,6 +103,8 @@ class TS2Vec(Pretext):
     ) -> None:
         super().__init__(clips, dims, recordings, config)
         length = clips["series"].length
+        self.coarse = False
+        """Whether similarities are taken in bfloat16: as the encoder last computed."""
         # As many as the first level with temporal contrast needs, or all of a shorter series.
         self.shortest = min(2 ** (config.temporal_unit + 1), length)
 
@@ -131,6 +133,7 @@ class TS2Vec(Pretext):
         """The tokens of the shared steps in both crops, and which of them are no padding."""
         samples, present = batch["series"].flat()
         encoder = encoders["series"]
+        self.coarse = torch.is_autocast_enabled(samples.device.type)
         assert isinstance(encoder, Dilated)
         (a1, a2, b1, b2), low, high = self.crop(samples.shape[1], batch.common)
         offsets = torch.randint(
@@ -198,6 +201,7 @@ class TS2Vec(Pretext):
             None if bool(there.all()) else there,
             self.config.instance,
             self.config.temporal_unit,
+            coarse=self.coarse,
         )
         with torch.no_grad():
             embedding = _most(torch.cat([first, second], 1), torch.cat([there, there], 1))
