@@ -153,7 +153,7 @@ def test_training_visits_long_series_by_windows(
             pyarrow.parquet.write_table(
                 pa.table({"x": values[:, 0]}), folder / f"{name}.parquet", row_group_size=GROUP
             )
-    api.recordings(folder)
+    api.catalogue(folder)
     monkeypatch.setattr(report, "_SERIES_ROWS", 2 * GROUP)  # of a sample that `check` looks at
     read: list[int] = []
     for name in ("rows", "at"):
@@ -199,5 +199,5 @@ def test_another_way_with_times_is_another_fact(
     (tmp_path / "a.csv").write_text("time,x\n0,1\n2,2\n4,3\n12,4\n14,5\n")
     for way, channels in (("resample", 1), ("gap", 2), ("resample", 1)):
         monkeypatch.setenv(SETTING, way)
-        found = api.recordings(tmp_path / "a.csv")
+        found = api.catalogue(tmp_path / "a.csv")
         assert found[0].streams["series"].channels == channels
