@@ -10,6 +10,7 @@ from typing import Any
 from tyro.conf import Positional
 
 from mainspring.errors import DataError
+from mainspring.training.run import plain
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
     report["times"] = api.times(flags.data) if "series" in report["streams"] else {}
     text = "\n".join([render(report), *_times(report), *_cost(report)])
     if not report["usable"]:
-        print(json.dumps(report, default=str) if flags.json else text)
+        print(json.dumps(report, default=plain) if flags.json else text)
         raise DataError(f"Nothing in {flags.data} is usable; the reasons are above.")
     return report, text
 
