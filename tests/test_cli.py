@@ -219,3 +219,11 @@ def test_every_public_name_is_what_it_says_whatever_was_imported_before():
     for name in packages - {"__main__"}:
         importlib.import_module(f"mainspring.{name}")
     assert all(callable(getattr(mainspring, name)) for name in mainspring.__all__)
+
+
+def test_help_does_not_wait_for_torch():
+    import subprocess
+    import sys
+
+    code = "import sys, mainspring.cli as c; c._help(); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

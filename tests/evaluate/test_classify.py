@@ -135,3 +135,11 @@ def test_what_cannot_be_classified() -> None:
         logistic(train, np.zeros(60), train, labels)
     with pytest.raises(DataError, match="train has 60 rows and 59 labels"):
         nearest_neighbour(train, labels[1:], train, labels)
+
+
+def test_rows_of_two_classes_that_are_all_but_equal_do_not_break_the_svm():
+    rng = np.random.default_rng(0)
+    rows = np.ones((40, 3)) * 1e4 + rng.normal(0, 1e-11, (40, 3))
+    labels = np.repeat(["a", "b"], 20)
+    found = svm(rows.astype(np.float64), labels, rows.astype(np.float64), labels)
+    assert 0 <= found.accuracy <= 1

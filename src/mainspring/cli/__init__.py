@@ -23,7 +23,6 @@ import tyro
 
 from mainspring import __version__
 from mainspring.errors import ConfigError, MainspringError, unknown
-from mainspring.training.run import plain
 
 ORDER = ("demo", "check", "pretrain", "embed", "probe", "search")
 """The verbs of a first day, which help lists first."""
@@ -62,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(_fail("Stopped. The same command goes on from here.", 130))
     if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks for all
+        from mainspring.training.run import plain
+
         print(json.dumps(result, default=plain) if flags.json else text)
 
 

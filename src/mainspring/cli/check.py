@@ -10,7 +10,6 @@ from typing import Any
 from tyro.conf import Positional
 
 from mainspring.errors import DataError
-from mainspring.training.run import plain
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
     from mainspring import api
     from mainspring.recordings.survey import render
     from mainspring.training.progress import Log
+    from mainspring.training.run import plain
 
     report = api.check(
         flags.data,

@@ -31,6 +31,8 @@ from mainspring.errors import DataError
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1e3, 1e4, np.inf)
 """C of the SVM; infinity allows no error on train."""
+LARGEST = 1e4
+"""C where infinity has no solution in floating point."""
 
 FEW_ROWS = 50
 FEW_A_CLASS = 5
@@ -127,7 +129,8 @@ def svm(
     penalties; gamma is each fold's own, so that selection and answers are those of scikit-learn's
     `GridSearchCV(SVC())`. One thing differs: where equal rows have different classes (a collapsed
     encoder's, say), no machine is without error, so that C = infinity is not tried: its solver
-    would run to its limit and return anything. With n rows of train about 24 n^2 bytes are held.
+    would run to its limit and return anything; and where its solver fails on rows that are all but
+    equal, C = 10,000 takes its place. With n rows of train about 24 n^2 bytes are held.
 
     Args:
         train: One vector a row.
@@ -277,7 +280,13 @@ def _fit(
     train: Matrix, distances: np.ndarray, labels: np.ndarray, penalty: float
 ) -> tuple[SVC, float]:
     gamma = _gamma(train)
-    return _machine(penalty).fit(np.exp(-gamma * distances), labels), gamma
+    kernel = np.exp(-gamma * distances)
+    try:
+        return _machine(penalty).fit(kernel, labels), gamma
+    except ValueError:  # the solver ran out of numbers: rows of two classes are all but equal
+        if np.isfinite(penalty):
+            raise
+        return _machine(LARGEST).fit(kernel, labels), gamma
 
 
 def _machine(penalty: float) -> SVC:
