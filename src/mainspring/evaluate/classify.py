@@ -264,8 +264,9 @@ def _penalty(
         kernel = np.exp(-gamma * distances[np.ix_(seen, seen)])
         asked = np.exp(-gamma * distances[np.ix_(held, seen)])
         for at, penalty in enumerate(penalties):
-            told = _machine(penalty).fit(kernel, labels[seen]).predict(asked)
-            scores[at, fold] = (told == labels[held]).mean()
+            machine = _solved(kernel, labels[seen], penalty)
+            if machine is not None:  # otherwise it counts as always wrong
+                scores[at, fold] = (machine.predict(asked) == labels[held]).mean()
     return penalties[int(np.average(scores, axis=1).argmax())]
 
 
@@ -281,12 +282,22 @@ def _fit(
 ) -> tuple[SVC, float]:
     gamma = _gamma(train)
     kernel = np.exp(-gamma * distances)
-    try:
-        return _machine(penalty).fit(kernel, labels), gamma
-    except ValueError:  # the solver ran out of numbers: rows of two classes are all but equal
-        if np.isfinite(penalty):
-            raise
-        return _machine(LARGEST).fit(kernel, labels), gamma
+    machine = _solved(kernel, labels, penalty) or _solved(kernel, labels, LARGEST)
+    assert machine is not None, "a finite penalty always has a solution"
+    return machine, gamma
+
+
+def _solved(kernel: np.ndarray, labels: np.ndarray, penalty: float) -> SVC | None:
+    """The machine; None where infinity has no solution in floating point, since rows of two classes
+    are all but equal."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Solver terminated early")
+        try:
+            return _machine(penalty).fit(kernel, labels)
+        except ValueError:
+            if np.isfinite(penalty):
+                raise
+            return None
 
 
 def _machine(penalty: float) -> SVC:
