@@ -166,3 +166,11 @@ def test_streams_meet_in_seconds():
 def test_clip_spec_counts_both_ends():
     assert ClipSpec(length=8, stride=8).span == 57
     assert Extent(100, 25.0).seconds == 4.0
+
+
+def test_an_excerpt_is_a_window_or_all_there_is_and_padding():
+    rng = np.random.default_rng(0)
+    assert clips.excerpt(3, 5, 1, rng).tolist() == [0, 1, 2, NOTHING, NOTHING]
+    assert clips.excerpt(5, 3, 2, rng).tolist() == [0, 2, 4]
+    starts = {clips.excerpt(8, 3, 2, rng)[0] for _ in range(100)}
+    assert starts == {0, 1, 2, 3}

@@ -141,6 +141,13 @@ def fit(positions: np.ndarray, extent: int, beyond: str = "hold") -> np.ndarray:
     raise ValueError(f"beyond must be hold, wrap or nothing, not {beyond!r}")
 
 
+def excerpt(extent: int, length: int, stride: float, rng: np.random.Generator) -> Positions:
+    """A window anywhere in [0, extent), or where there is too little for one all of it and padding
+    after it."""
+    clip = window(max(extent, span(length, stride)), length, stride, rng)
+    return fit(clip, extent, "nothing")
+
+
 def reverse(clip: np.ndarray) -> np.ndarray:
     """The clip played backwards. Its own inverse."""
     return clip[..., ::-1].copy()

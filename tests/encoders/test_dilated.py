@@ -5,8 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mainspring.encoders.dilated import Dilated, statistics
+from mainspring.encoders.dilated import Dilated
 from mainspring.encoders.dilated_block import Block, DilatedConv, Extent
+from mainspring.encoders.units import statistics
 from mainspring.errors import ConfigError, DataError
 
 

@@ -12,12 +12,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mainspring.clips import ClipSpec
-from mainspring.encoders.dilated import NORMALISE, statistics
 from mainspring.encoders.encoder import Encoder
-from mainspring.errors import ConfigError, DataError, unknown
-
-Series = Float[Tensor, "n time channel"]
-Present = Bool[Tensor, "n time"] | None
+from mainspring.encoders.units import NORMALISE, Present, Series, normalised
+from mainspring.errors import ConfigError, unknown
 
 POOLS = ("mean", "last")
 
@@ -109,19 +106,7 @@ class CpcSeries(Encoder):
         Raises:
             DataError: If the series has another number of channels than the encoder.
         """
-        if samples.shape[-1] != self.channels:
-            raise DataError(
-                f"The series has {samples.shape[-1]} channels, this encoder reads {self.channels}; "
-                f"build it with channels={samples.shape[-1]}."
-            )
-        observed = ~samples.isnan()
-        if present is not None:
-            observed = observed & present[:, :, None]
-        values = torch.where(observed, samples, 0.0).float()
-        if self.normalise == "recording":
-            mean, scale = statistics(values, observed)
-            values = torch.where(observed, (values - mean) / scale, 0.0)
-        return torch.cat([values, observed.to(values.dtype)], dim=-1)
+        return normalised(samples, present, self.channels, self.normalise)
 
     def stem(self, prepared: Float[Tensor, "n time inputs"]) -> Float[Tensor, "n width token"]:
         """The latents, one for `hop` steps; the last one's missing steps are filled up with 0."""

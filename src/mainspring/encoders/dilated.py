@@ -5,19 +5,16 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from mainspring.clips import ClipSpec
 from mainspring.encoders.dilated_block import Block, Extent, Hidden
 from mainspring.encoders.dropout import Dropout
 from mainspring.encoders.encoder import Encoder
-from mainspring.errors import ConfigError, DataError, unknown
+from mainspring.encoders.units import NORMALISE, Present, Series, normalised
+from mainspring.errors import ConfigError, unknown
 
-Series = Float[Tensor, "n time channel"]
-Present = Bool[Tensor, "n time"] | None
-
-NORMALISE = ("recording", "none")
 POOLS = ("mean", "max")
 MISSING = ("flag", "channel", "step")
 
@@ -122,19 +119,7 @@ class Dilated(Encoder):
         Raises:
             DataError: If the series has another number of channels than the encoder.
         """
-        if samples.shape[-1] != self.channels:
-            raise DataError(
-                f"The series has {samples.shape[-1]} channels, this encoder reads {self.channels}; "
-                f"build it with channels={samples.shape[-1]}."
-            )
-        observed = ~samples.isnan()
-        if present is not None:
-            observed = observed & present[:, :, None]
-        values = torch.where(observed, samples, 0.0).float()
-        if self.normalise == "recording":
-            mean, scale = statistics(values, observed)
-            values = torch.where(observed, (values - mean) / scale, 0.0)
-        return torch.cat([values, observed.to(values.dtype)], dim=-1)
+        return normalised(samples, present, self.channels, self.normalise)
 
     def stem(self, prepared: Float[Tensor, "n time inputs"]) -> Hidden:
         """The input projection; 0 where no channel was observed."""
@@ -167,23 +152,3 @@ class Dilated(Encoder):
             return (tokens * there).sum(1) / there.sum(1).clamp(min=1)
         most = tokens.masked_fill(~there, -torch.inf).amax(1)
         return torch.where(there.any(1), most, 0.0)
-
-
-def statistics(
-    values: Series, observed: Bool[Tensor, "n time channel"]
-) -> tuple[Float[Tensor, "n 1 channel"], Float[Tensor, "n 1 channel"]]:
-    """Mean and standard deviation of the observed values of each channel of each view.
-
-    Args:
-        values: Values, 0 where nothing was observed.
-        observed: Where something was.
-
-    Returns:
-        The mean (0 if nothing was observed) and the scale: the standard deviation, or 1 where it
-        is less than a millionth of the level, which is rounding and no signal.
-    """
-    count = observed.sum(1, keepdim=True).clamp(min=1)
-    mean = values.sum(1, keepdim=True) / count
-    mean = mean + ((values - mean) * observed).sum(1, keepdim=True) / count  # float32's rounding
-    scale = ((((values - mean) * observed) ** 2).sum(1, keepdim=True) / count).sqrt()
-    return mean, torch.where(scale > 1e-6 * mean.abs(), scale, 1.0)

@@ -10,10 +10,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mainspring.clips import ClipSpec
-from mainspring.encoders.dilated import NORMALISE, Present, Series, statistics
 from mainspring.encoders.dropout import Dropout
 from mainspring.encoders.encoder import Encoder
 from mainspring.encoders.patch_layers import Layer
+from mainspring.encoders.units import NORMALISE, Present, Series, statistics
 from mainspring.errors import ConfigError, DataError, unknown
 
 Patches = Float[Tensor, "n patches channel cells"]

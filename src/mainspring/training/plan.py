@@ -307,7 +307,7 @@ def _need(stream: str, positions: int, spec: ClipSpec) -> str:
 
 def _reasons(counts: Mapping[str, int]) -> str:
     ranked = sorted(counts.items(), key=lambda item: -item[1])[:5]
-    return "Reasons: " + "; ".join(f"{count} x {reason}" for reason, count in ranked) + "."
+    return "Reasons: " + "; ".join(f"{n} x {reason.rstrip('.')}" for reason, n in ranked) + "."
 
 
 def _hold_out(usable: Catalogue, settings: Settings) -> tuple[Catalogue, Catalogue]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from mainspring.clips import ClipSpec, Draw, Timeline, fit, regular, span, window
+from mainspring.clips import ClipSpec, Draw, Timeline, excerpt, span
 from mainspring.encoders.cpc_series import by_hop
 from mainspring.encoders.encoder import Encoder
 from mainspring.errors import ConfigError
@@ -136,10 +136,7 @@ class Cpc(Pretext):
     def draw(self, timeline: Timeline, rng: np.random.Generator) -> dict[str, Draw]:
         """The whole recording, or a window of it; a short one ends in padding."""
         spec, extent = self.clips["series"], timeline["series"].length
-        if extent >= spec.span:
-            clip = window(extent, spec.length, spec.stride, rng)
-        else:
-            clip = fit(regular(0, spec.length, spec.stride), extent, "nothing")
+        clip = excerpt(extent, spec.length, spec.stride, rng)
         return {"series": Draw(clip[None], {})}
 
     def encode(self, encoders: Mapping[str, Encoder], batch: Batch) -> Features:

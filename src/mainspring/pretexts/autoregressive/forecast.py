@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mainspring.clips import ClipSpec, Draw, Timeline, window
-from mainspring.encoders.dilated import statistics
 from mainspring.encoders.encoder import Encoder
+from mainspring.encoders.units import statistics
 from mainspring.errors import ConfigError, unknown
 from mainspring.pretexts.pretext import Answer, Batch, Features, Outcome, Pretext
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from mainspring.clips import NOTHING, ClipSpec, Draw, Timeline, fit, regular, span, window
+from mainspring.clips import NOTHING, ClipSpec, Draw, Timeline, excerpt, span
 from mainspring.encoders.encoder import Encoder
 from mainspring.errors import ConfigError
 from mainspring.pretexts.pretext import Answer, Batch, Features, Outcome, Pretext
@@ -128,10 +128,7 @@ class TLoss(Pretext):
         and `anchor_length`.
         """
         spec, extent = self.clips["series"], timeline["series"].length
-        if extent >= spec.span:
-            clip = window(extent, spec.length, spec.stride, rng)
-        else:
-            clip = fit(regular(0, spec.length, spec.stride), extent, "nothing")
+        clip = excerpt(extent, spec.length, spec.stride, rng)
         there = int((clip != NOTHING).sum())
         shortest = self.config.shortest
 

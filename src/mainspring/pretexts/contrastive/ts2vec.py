@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from mainspring.clips import ClipSpec, Draw, Timeline, fit, regular, window
+from mainspring.clips import ClipSpec, Draw, Timeline, excerpt
 from mainspring.encoders.dilated import Dilated
 from mainspring.encoders.encoder import Encoder
 from mainspring.errors import ConfigError
@@ -123,10 +123,7 @@ class TS2Vec(Pretext):
     def draw(self, timeline: Timeline, rng: np.random.Generator) -> dict[str, Draw]:
         """One window of a long series, or the whole of a shorter one and padding after it."""
         spec, extent = self.clips["series"], timeline["series"].length
-        if extent >= spec.span:
-            clip = window(extent, spec.length, spec.stride, rng)
-        else:
-            clip = fit(regular(0, spec.length, spec.stride), extent, "nothing")
+        clip = excerpt(extent, spec.length, spec.stride, rng)
         return {"series": Draw(clip[None], {})}
 
     def encode(self, encoders: Mapping[str, Encoder], batch: Batch) -> Features:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from mainspring.augment.audio import normal
 from mainspring.augment.segments import permute_segments
-from mainspring.clips import ClipSpec, Draw, Timeline, fit, regular, span, window
-from mainspring.encoders.dilated import statistics
+from mainspring.clips import ClipSpec, Draw, Timeline, excerpt, span
 from mainspring.encoders.encoder import Encoder
+from mainspring.encoders.units import statistics
 from mainspring.errors import ConfigError, unknown
 from mainspring.losses.contrast import info_nce
 from mainspring.pretexts.heads import projection_head
@@ -155,10 +155,7 @@ class TsTcc(Pretext):
         """The whole recording, or a window of it; a short one ends in padding. The factor `cut`
         says where its past ends, as a share of the places where it may."""
         spec, extent = self.clips["series"], timeline["series"].length
-        if extent >= spec.span:
-            clip = window(extent, spec.length, spec.stride, rng)
-        else:
-            clip = fit(regular(0, spec.length, spec.stride), extent, "nothing")
+        clip = excerpt(extent, spec.length, spec.stride, rng)
         return {"series": Draw(clip[None], {"cut": rng.random(1)})}
 
     def views(

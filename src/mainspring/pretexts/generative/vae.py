@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mainspring.augment.audio import normal
-from mainspring.clips import ClipSpec, Draw, Timeline, fit, regular, window
-from mainspring.encoders.dilated import statistics
+from mainspring.clips import ClipSpec, Draw, Timeline, excerpt
 from mainspring.encoders.encoder import Encoder
+from mainspring.encoders.units import statistics
 from mainspring.errors import ConfigError, unknown
 from mainspring.pretexts.heads import Projection
 from mainspring.pretexts.pretext import Answer, Batch, Features, Outcome, Pretext
@@ -155,10 +155,7 @@ class Vae(Pretext):
     def draw(self, timeline: Timeline, rng: np.random.Generator) -> dict[str, Draw]:
         """One window anywhere in the recording; all of it and padding where it is shorter."""
         spec, extent = self.clips["series"], timeline["series"].length
-        if extent < spec.span:
-            clip = fit(regular(0, spec.length, spec.stride), extent, beyond="nothing")
-        else:
-            clip = window(extent, spec.length, spec.stride, rng)
+        clip = excerpt(extent, spec.length, spec.stride, rng)
         return {"series": Draw(clip[None], {})}
 
     def encode(self, encoders: Mapping[str, Encoder], batch: Batch) -> Features:

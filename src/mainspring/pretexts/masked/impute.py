@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from mainspring.clips import ClipSpec, Draw, Timeline, fit, span, window
-from mainspring.encoders.dilated import statistics
+from mainspring.clips import ClipSpec, Draw, Timeline, excerpt, span
 from mainspring.encoders.encoder import Encoder
+from mainspring.encoders.units import statistics
 from mainspring.errors import ConfigError
 from mainspring.masks import block_mask, extents, random_mask, span_mask
 from mainspring.pretexts.pretext import Answer, Batch, Features, Outcome, Pretext
@@ -114,8 +114,8 @@ class Impute(Pretext):
     def draw(self, timeline: Timeline, rng: np.random.Generator) -> dict[str, Draw]:
         """One window anywhere in the recording, or all of it and padding."""
         spec, extent = self.clips["series"], timeline["series"].length
-        clip = window(max(extent, spec.span), spec.length, spec.stride, rng)
-        return {"series": Draw(fit(clip, extent, "nothing")[None], {})}
+        clip = excerpt(extent, spec.length, spec.stride, rng)
+        return {"series": Draw(clip[None], {})}
 
     def encode(self, encoders: Mapping[str, Encoder], batch: Batch) -> Features:
         """Sums, for each recording, over what was hidden."""

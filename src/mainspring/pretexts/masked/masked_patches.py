@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from mainspring.clips import ClipSpec, Draw, Timeline, fit, regular, window
+from mainspring.clips import ClipSpec, Draw, Timeline, excerpt
 from mainspring.encoders.encoder import Encoder
 from mainspring.encoders.patch_transformer import Patches, PatchTransformer, Seen, Tokens
 from mainspring.errors import ConfigError, unknown
@@ -134,10 +134,7 @@ class MaskedPatches(Pretext):
     def draw(self, timeline: Timeline, rng: np.random.Generator) -> dict[str, Draw]:
         """One window anywhere in the recording; all of it and padding where it is shorter."""
         spec, extent = self.clips["series"], timeline["series"].length
-        if extent < spec.span:
-            clip = fit(regular(0, spec.length, spec.stride), extent, beyond="nothing")
-        else:
-            clip = window(extent, spec.length, spec.stride, rng)
+        clip = excerpt(extent, spec.length, spec.stride, rng)
         return {"series": Draw(clip[None], {})}
 
     def encode(self, encoders: Mapping[str, Encoder], batch: Batch) -> Features:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from mainspring.augment import warps
-from mainspring.clips import ClipSpec, Draw, Timeline, fit, span, window
+from mainspring.clips import ClipSpec, Draw, Timeline, excerpt, span
 from mainspring.encoders.encoder import Encoder
 from mainspring.errors import ConfigError, unknown
 from mainspring.masks import extents
@@ -127,9 +127,9 @@ class AnomalyInjection(Pretext):
         """One window anywhere in the recording, or all of it and padding; "anomaly" is the index
         of what will be injected, 0 for nothing."""
         spec, extent = self.clips["series"], timeline["series"].length
-        clip = window(max(extent, spec.span), spec.length, spec.stride, rng)
+        clip = excerpt(extent, spec.length, spec.stride, rng)
         kind = rng.integers(len(self.names), size=1)
-        return {"series": Draw(fit(clip, extent, "nothing")[None], {"anomaly": kind})}
+        return {"series": Draw(clip[None], {"anomaly": kind})}
 
     def encode(self, encoders: Mapping[str, Encoder], batch: Batch) -> Features:
         """Embeddings (batch, dim), logits (batch, class), whether to ask (batch), and sums over

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mainspring.augment import warps
 from mainspring.augment.audio import uniform
 from mainspring.augment.series import SeriesAugment
-from mainspring.clips import ClipSpec, Draw, Timeline, fit, span, window
+from mainspring.clips import ClipSpec, Draw, Timeline, excerpt, span
 from mainspring.encoders.encoder import Encoder
 from mainspring.errors import ConfigError, unknown
 from mainspring.masks import extents
@@ -143,9 +143,9 @@ class TransformRecognition(Pretext):
         """One window anywhere in the recording, or all of it and padding; "change" is the index
         of what will be done to it, 0 for nothing."""
         spec, extent = self.clips["series"], timeline["series"].length
-        clip = window(max(extent, spec.span), spec.length, spec.stride, rng)
+        clip = excerpt(extent, spec.length, spec.stride, rng)
         change = rng.integers(len(self.names), size=1)
-        return {"series": Draw(fit(clip, extent, "nothing")[None], {"change": change})}
+        return {"series": Draw(clip[None], {"change": change})}
 
     def encode(self, encoders: Mapping[str, Encoder], batch: Batch) -> Features:
         """Embeddings (batch, dim), logits (batch, class), and whether to ask (batch)."""

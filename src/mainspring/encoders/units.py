@@ -1,0 +1,63 @@
+"""What encoders of series see: values in units of the recording, and which were observed."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mainspring.errors import DataError
+
+NORMALISE = ("recording", "none")
+
+Series = Float[Tensor, "n time channel"]
+Present = Bool[Tensor, "n time"] | None
+
+
+def normalised(
+    samples: Series, present: Present, channels: int, normalise: str
+) -> Float[Tensor, "n time 2*channel"]:
+    """Values, 0 where missing, and after them the flags that say what was observed.
+
+    Args:
+        samples: NaN where values are missing.
+        present: False at padding.
+        channels: How many the encoder reads.
+        normalise: "recording" takes each channel's own mean and deviation out; "none" does not.
+
+    Raises:
+        DataError: If the series has another number of channels than the encoder.
+    """
+    if samples.shape[-1] != channels:
+        raise DataError(
+            f"The series has {samples.shape[-1]} channels, this encoder reads {channels}; "
+            f"build it with channels={samples.shape[-1]}."
+        )
+    observed = ~samples.isnan()
+    if present is not None:
+        observed = observed & present[:, :, None]
+    values = torch.where(observed, samples, 0.0).float()
+    if normalise == "recording":
+        mean, scale = statistics(values, observed)
+        values = torch.where(observed, (values - mean) / scale, 0.0)
+    return torch.cat([values, observed.to(values.dtype)], dim=-1)
+
+
+def statistics(
+    values: Series, observed: Bool[Tensor, "n time channel"]
+) -> tuple[Float[Tensor, "n 1 channel"], Float[Tensor, "n 1 channel"]]:
+    """Mean and standard deviation of the observed values of each channel of each view.
+
+    Args:
+        values: Values, 0 where nothing was observed.
+        observed: Where something was.
+
+    Returns:
+        The mean (0 if nothing was observed) and the scale: the standard deviation, or 1 where it
+        is less than a millionth of the level, which is rounding and no signal.
+    """
+    count = observed.sum(1, keepdim=True).clamp(min=1)
+    mean = values.sum(1, keepdim=True) / count
+    mean = mean + ((values - mean) * observed).sum(1, keepdim=True) / count  # float32's rounding
+    scale = ((((values - mean) * observed) ** 2).sum(1, keepdim=True) / count).sqrt()
+    return mean, torch.where(scale > 1e-6 * mean.abs(), scale, 1.0)
