@@ -5,7 +5,11 @@ import pytest
 import torch
 
 from mainspring.errors import ConfigError
-from mainspring.losses.hierarchical import hierarchical
+from mainspring.losses import hierarchical as module
+
+
+def hierarchical(first, second, *options, **named):
+    return module.hierarchical(torch.stack([first, second], 1), *options, **named)
 
 
 def views(series=3, time=11, dim=5, seed=0, dtype=torch.float64):
@@ -129,8 +133,6 @@ def test_collapsed_embeddings_score_chance():
 
 
 def test_memory_grows_with_length_and_not_with_its_square(monkeypatch):
-    import mainspring.losses.hierarchical as module
-
     largest = []
     plain = torch.bmm
 

@@ -80,8 +80,8 @@ def test_with_nothing_hidden_the_shared_steps_are_those_of_each_crop_by_itself()
         for i, offset in enumerate(offsets):
             first = net.tokens(samples[i : i + 1, offset + a1 : offset + b1])[0, a2 - a1 :]
             second = net.tokens(samples[i : i + 1, offset + a2 : offset + b2])[0, : b1 - a2]
-            torch.testing.assert_close(features["first"][i], first, atol=1e-5, rtol=1e-4)
-            torch.testing.assert_close(features["second"][i], second, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(features["pairs"][i, 0], first, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(features["pairs"][i, 1], second, atol=1e-5, rtol=1e-4)
         assert features["present"].all()
 
 
@@ -91,7 +91,7 @@ def test_parts_of_a_batch_share_the_crop_and_not_the_offsets():
     for index, part in enumerate(parts):
         part.common.manual_seed(7)
         part.generator.manual_seed(index)
-    lengths = {made.encode({"series": net}, part)["first"].shape[1] for part in parts}
+    lengths = {made.encode({"series": net}, part)["pairs"].shape[2] for part in parts}
     assert len(lengths) == 1
 
 

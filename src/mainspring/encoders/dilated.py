@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from mainspring.clips import ClipSpec
+from mainspring.clips import NOTHING, ClipSpec
 from mainspring.encoders.dilated_block import Block, Extent, Hidden
 from mainspring.encoders.dropout import Dropout
 from mainspring.encoders.encoder import Encoder
@@ -129,11 +129,30 @@ class Dilated(Encoder):
         with torch.autocast(values.device.type, enabled=False):  # raw values need all their digits
             return (self.project(values) * seen).transpose(1, 2)
 
-    def trunk(self, hidden: Hidden, present: Present = None) -> Float[Tensor, "n time dim"]:
-        """The blocks, and dropout."""
+    def trunk(
+        self,
+        hidden: Hidden,
+        present: Present = None,
+        only: Int64[Tensor, "n kept"] | None = None,
+    ) -> Float[Tensor, "n kept dim"]:
+        """The blocks, and dropout.
+
+        Args:
+            hidden: What the stem gave.
+            present: False at padding.
+            only: The steps whose tokens are wanted, -1 for none (a token of 0); None for all. The
+                last blocks, whose dilation is greater than the series is long, then see no other.
+        """
         extent = Extent(hidden.shape[2]) if present is None else Extent.of(present)
+        if only is not None and present is not None:
+            only = only.where(present.gather(1, only.clamp(min=0)), NOTHING)
         for block in self.blocks:
+            assert isinstance(block, Block)
+            if only is not None and block.alone(extent.length):
+                hidden, extent, only = _kept(hidden, only), Extent.of(only != NOTHING), None
             hidden = block(hidden, extent)
+        if only is not None:
+            hidden = _kept(hidden, only)
         return self.dropout(hidden.transpose(1, 2))
 
     def tokens(self, samples: Series, present: Present = None) -> Float[Tensor, "n time dim"]:
@@ -152,3 +171,10 @@ class Dilated(Encoder):
             return (tokens * there).sum(1) / there.sum(1).clamp(min=1)
         most = tokens.masked_fill(~there, -torch.inf).amax(1)
         return torch.where(there.any(1), most, 0.0)
+
+
+def _kept(hidden: Hidden, only: Int64[Tensor, "n kept"]) -> Float[Tensor, "n width kept"]:
+    """Some steps of each series; 0 where it is -1."""
+    rows = hidden.transpose(1, 2)
+    place = only.clamp(min=0)[:, :, None].expand(-1, -1, rows.shape[2])
+    return rows.gather(1, place).masked_fill_((only == NOTHING)[:, :, None], 0.0).transpose(1, 2)

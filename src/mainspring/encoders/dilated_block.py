@@ -92,6 +92,10 @@ class Block(nn.Module):
         self.conv2 = DilatedConv(outputs, outputs, dilation, causal)
         self.residual = nn.Conv1d(inputs, outputs, 1) if last else nn.Identity()
 
+    def alone(self, length: int) -> bool:
+        """Whether in a series of `length` steps each step is all that its output depends on."""
+        return abs(self.conv1.reach) >= length
+
     def forward(self, x: Hidden, extent: Extent) -> Float[Tensor, "n outputs time"]:
         """What lies in padding stays 0 before and after every convolution."""
         weights = [self.conv1.weight, self.conv1.bias, self.conv2.weight, self.conv2.bias]

@@ -23,4 +23,4 @@ class Dropout(nn.Dropout):
         coins = bits.view(torch.int16)[:count].view(input.shape)
         dropped = round(self.p * 2**16)
         keep = coins >= dropped - 2**15
-        return input * keep * (1 / (1 - dropped / 2**16))
+        return (input * keep).mul_(1 / (1 - dropped / 2**16))

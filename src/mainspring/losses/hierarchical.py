@@ -23,17 +23,15 @@ from torch.autograd.function import once_differentiable
 
 from mainspring.errors import ConfigError
 
-CELLS = 2**24
-"""Similarities held at a time: 64 MiB in float32."""
+CELLS = 2**22
+"""Similarities held at a time: 16 MiB in float32, about as much as a processor's caches hold."""
 
-Steps = Float[Tensor, "series time dim"]
-There = Bool[Tensor, "series time"]
 Pairs = Float[Tensor, "series 2 time dim"]
+There = Bool[Tensor, "series time"]
 
 
 def hierarchical(
-    first: Steps,
-    second: Steps,
+    pairs: Pairs,
     present: There | None = None,
     instance: float = 0.5,
     temporal_unit: int = 0,
@@ -43,8 +41,7 @@ def hierarchical(
     """Mean over the levels of instance and temporal contrast (Algorithm 1).
 
     Args:
-        first: The representation of each step in one view.
-        second: The same steps in the other view.
+        pairs: The representation of each step in either view.
         present: Steps that are no padding; None if all are. What is not there is neither asked
             nor a negative, and a pooled step is there if one of its two is.
         instance: Weight of instance contrast (the released code's alpha); temporal contrast has
@@ -63,14 +60,19 @@ def hierarchical(
     """
     if not 0 <= instance <= 1:
         raise ConfigError(f"The weight of instance contrast is {instance}, not between 0 and 1.")
-    with torch.autocast(first.device.type, enabled=False):
-        exact = torch.promote_types(first.dtype, torch.float32)
-        pairs = torch.stack([first, second], 1).to(exact)
-        return _Hierarchy.apply(pairs, present, instance, temporal_unit, cells, coarse)
+    with torch.autocast(pairs.device.type, enabled=False):
+        exact = torch.promote_types(pairs.dtype, torch.float32)
+        return _Hierarchy.apply(
+            pairs.to(exact).contiguous(), present, instance, temporal_unit, cells, coarse
+        )
 
 
 class _Hierarchy(torch.autograd.Function):
-    """The loss over all levels, and in the same pass its gradient."""
+    """The loss over all levels, and in the same pass its gradient.
+
+    All levels but the first lie one after the other along time in one array, so that their
+    instance contrasts, each small, are taken in one go.
+    """
 
     @staticmethod
     def forward(
@@ -82,21 +84,25 @@ class _Hierarchy(torch.autograd.Function):
         cells: int,
         coarse: bool,
     ) -> Tensor:
-        levels = [_Level(pairs, present, None)]
-        while levels[-1].pairs.shape[2] > 1:
-            levels.append(_halved(levels[-1]))
+        levels, upper = _levels(pairs, present)
         loss = pairs.new_zeros(())
-        grad: Tensor | None = None
-        for depth in reversed(range(len(levels))):
-            level = levels[depth]
-            if ctx.needs_input_grad[0]:
-                grad = _spread(level, grad, levels[depth + 1].odd if grad is not None else None)
-            if instance:
-                loss += contrast(_by_moment(level, grad), instance, cells)
-            if instance < 1 and depth >= unit and level.pairs.shape[2] > 1:
-                loss += contrast(_by_series(level, grad), 1 - instance, cells, coarse)
-        if grad is not None:
-            ctx.save_for_backward(grad.div_(len(levels)))
+        learns = ctx.needs_input_grad[0]
+        grads = [torch.zeros_like(part) if learns else None for part in (pairs, upper)]
+        if instance:
+            for vectors, some, grad in zip(
+                (pairs, upper), (levels[:1], levels[1:]), grads, strict=True
+            ):
+                if some:
+                    loss += contrast(_by_moment(vectors, some, grad), instance, cells)
+        at = 0
+        for depth, level in enumerate(levels[:-1]):
+            time, grad = level.pairs.shape[2], grads[min(depth, 1)]
+            mine = grad if depth == 0 or grad is None else grad.narrow(2, at, time)
+            if instance < 1 and depth >= unit:
+                loss += contrast(_by_series(level, mine), 1 - instance, cells, coarse)
+            at += time if depth else 0
+        if grads[0] is not None and grads[1] is not None:
+            ctx.save_for_backward(_descended(levels, grads[0], grads[1]).div_(len(levels)))
         return loss / len(levels)
 
     @staticmethod
@@ -120,15 +126,19 @@ class Members(NamedTuple):
 
     Attributes:
         vectors: (group, 2 * member, dim).
-        other: (2 * member,) For each row the one that shows the same member in the other view.
+        adjacent: Whether the views of a member follow each other; otherwise all members of one
+            view come before those of the other.
         there: (group, 2 * member), False where there is nothing; None if all are there.
-        grad: Like `vectors`; where to add the gradient, or None.
+        grad: Where to add the gradient, of the shape of `vectors` but for splits of an axis; or
+            None.
+        sizes: How many groups each mean is over; the means are added.
     """
 
     vectors: Tensor
-    other: Tensor
+    adjacent: bool
     there: Tensor | None
     grad: Tensor | None
+    sizes: tuple[int, ...]
 
 
 def contrast(
@@ -146,90 +156,145 @@ def contrast(
     Returns:
         The loss in nats; a lone member has nothing to be told from and counts as 0.
     """
-    vectors, other, there, grad = members
+    vectors, adjacent, there, grad, _ = members
     groups, double, _ = vectors.shape
     loss = vectors.new_zeros(())
     if double < 3:
         return loss
-    asked = groups * double if there is None else max(1, int(there.sum()))
-    scale = weight / asked
+    scale = _scale(members, weight)
     used = vectors.bfloat16() if coarse else vectors
     side = max(1, min(groups, cells // double**2))
     rows = double if side > 1 else max(1, min(double, cells // double))
-    for begin, first in itertools.product(range(0, groups, side), range(0, double, rows)):
-        some, row = slice(begin, begin + side), slice(first, min(first + rows, double))
-        part = used[some]
-        count = row.stop - first
-        own = torch.arange(count, device=vectors.device)
-        alike = torch.bmm(part[:, row], part.transpose(1, 2)).to(vectors.dtype)
-        right = alike[:, own, other[row]]
-        alike[:, own, own + first] = -torch.inf
-        if there is not None:
-            alike.masked_fill_(~there[some, None, :], -torch.inf)
-        top = alike.amax(2, keepdim=True)
-        share = alike.sub_(top).exp_()
-        total = share.sum(2, keepdim=True)
-        surprise = (total.log() + top)[:, :, 0] - right
-        if there is not None:
-            surprise = surprise.masked_fill(~there[some, row], 0.0)
-        loss += surprise.sum()
-        if grad is None:
-            continue
-        share.div_(total)
-        share[:, own, other[row]] -= 1
-        if there is not None:
-            share.masked_fill_(~there[some, row, None], 0.0)
-        mine, share = grad[some], share.to(used.dtype)
-        if count == double:  # both roles of a row, query and key, in one product
-            mine.add_(torch.bmm(share + share.transpose(1, 2), part), alpha=scale)
-        else:
-            mine[:, row].add_(torch.bmm(share, part), alpha=scale)
-            mine.add_(torch.bmm(share.transpose(1, 2), part[:, row]), alpha=scale)
-    return loss * scale
+    for begin in range(0, groups, side):
+        some = slice(begin, min(begin + side, groups))
+        part, share, total = used[some], scale[some], None
+        for first in range(0, double, rows):
+            row = slice(first, min(first + rows, double))
+            alike = torch.bmm(part[:, row], part.transpose(1, 2)).to(vectors.dtype)
+            _diagonal(alike, 0, first, 1, row.stop - first).fill_(-torch.inf)
+            if there is not None:
+                alike.masked_fill_(~there[some, None, :], -torch.inf)
+            odds = alike.log_softmax(2)
+            if there is not None:
+                odds.masked_fill_(~there[some, row, None], 0.0)
+            right = [_diagonal(odds, *place) for place in _others(row, double, adjacent)]
+            for said in right:
+                loss -= said.sum(1) @ share
+            if grad is None:
+                continue
+            odds.exp_()
+            for said in right:
+                said -= 1
+            if there is not None:
+                odds.masked_fill_(~there[some, row, None], 0.0)
+            odds = odds.mul_(share[:, None, None]).to(used.dtype)
+            if rows == double:  # both roles of a row, query and key, in one product
+                total = torch.bmm(odds + odds.transpose(1, 2), part)
+                continue
+            total = torch.zeros_like(part) if total is None else total
+            total[:, row] += torch.bmm(odds, part)
+            total += torch.bmm(odds.transpose(1, 2), part[:, row])
+        if grad is not None and total is not None:
+            mine = grad[some]
+            mine += total.view(mine.shape)
+    return loss
+
+
+def _scale(members: Members, weight: float) -> Float[Tensor, "group"]:
+    """What each row of a group counts: `weight` over the rows that are asked in its mean."""
+    vectors, there, sizes = members.vectors, members.there, members.sizes
+    if there is None:
+        asked = vectors.new_tensor(sizes) * vectors.shape[1]
+    else:
+        rows = there.sum(1).to(vectors.dtype)
+        asked = torch.stack([part.sum() for part in rows.split(list(sizes))]).clamp(min=1)
+    counts = torch.tensor(sizes, device=vectors.device)
+    return (weight / asked).repeat_interleave(counts, output_size=len(vectors))
+
+
+def _others(row: slice, double: int, adjacent: bool) -> list[tuple[int, int, int, int]]:
+    """Where some rows meet their member's other row: diagonals, as `_diagonal` takes them."""
+    first, stop, half = row.start, row.stop, double // 2
+    if adjacent:
+        even, odd = first + first % 2, first + 1 - first % 2
+        runs = [(even, even + 1, 2), (odd, odd - 1, 2)]
+        ends = [stop, stop]
+    else:
+        low, high = first, max(first, half)
+        runs, ends = [(low, low + half, 1), (high, high - half, 1)], [min(stop, half), stop]
+    return [
+        (start - first, column, step, len(range(start, end, step)))
+        for (start, column, step), end in zip(runs, ends, strict=True)
+        if start < end
+    ]
+
+
+def _diagonal(cells: Tensor, row: int, column: int, step: int, count: int) -> Tensor:
+    """Cells (group, row + i step, column + i step) for i below `count`, as a view (group, count)."""
+    outer, down, right = cells.stride()
+    start = cells.storage_offset() + row * down + column * right
+    return cells.as_strided((len(cells), count), (outer, step * (down + right)), start)
 
 
 def _by_series(level: _Level, grad: Tensor | None) -> Members:
     """Groups are series, members are steps."""
     series, _, time, dim = level.pairs.shape
-    there = level.present
-    return Members(
-        level.pairs.view(series, 2 * time, dim),
-        (torch.arange(2 * time, device=level.pairs.device) + time) % (2 * time),
-        None if there is None else torch.cat([there, there], 1),
-        None if grad is None else grad.view(series, 2 * time, dim),
-    )
+    there = None if level.present is None else level.present.repeat(1, 2)
+    vectors = level.pairs.reshape(series, 2 * time, dim)
+    return Members(vectors, False, there, grad, (series,))
 
 
-def _by_moment(level: _Level, grad: Tensor | None) -> Members:
-    """Groups are steps, members are series, their two views next to each other."""
-    series, _, time, dim = level.pairs.shape
-    there = level.present
+def _by_moment(vectors: Pairs, levels: list[_Level], grad: Tensor | None) -> Members:
+    """Groups are the steps of some levels, members are series, their views next to each other."""
+    series, _, time, dim = vectors.shape
+    there = None
+    if levels[0].present is not None:
+        present = [level.present for level in levels if level.present is not None]
+        there = torch.cat(present, 1).repeat_interleave(2, 0).T
     return Members(
-        level.pairs.view(2 * series, time, dim).transpose(0, 1),
-        torch.arange(2 * series, device=level.pairs.device) ^ 1,
-        None if there is None else there.repeat_interleave(2, 0).T,
+        vectors.view(2 * series, time, dim).transpose(0, 1),
+        True,
+        there,
         None if grad is None else grad.view(2 * series, time, dim).transpose(0, 1),
+        tuple(level.pairs.shape[2] for level in levels),
     )
 
 
-def _halved(level: _Level) -> _Level:
-    """The greater of two steps each; an odd last step is dropped (Algorithm 1, line 6)."""
-    stop = level.pairs.shape[2] // 2 * 2
-    even, odd = level.pairs[:, :, :stop:2], level.pairs[:, :, 1:stop:2]
-    if level.present is None:
-        return _Level(torch.maximum(even, odd), None, odd > even)
-    first, second = level.present[:, :stop:2], level.present[:, 1:stop:2]
-    greater = ((odd > even) | ~first[:, None, :, None]) & second[:, None, :, None]
-    there = first | second
-    pooled = torch.where(greater, odd, even).masked_fill(~there[:, None, :, None], 0.0)
-    return _Level(pooled, there, greater)
+def _levels(pairs: Pairs, present: There | None) -> tuple[list[_Level], Tensor]:
+    """All levels, each half as long as the one before it, and the array that holds all but the
+    first: the greater of two steps each; an odd last step is dropped (Algorithm 1, line 6)."""
+    series, _, time, dim = pairs.shape
+    times = [time >> depth for depth in range(time.bit_length())]
+    upper = pairs.new_empty(series, 2, sum(times[1:]), dim)
+    levels, at = [_Level(pairs, present, None)], 0
+    for half in times[1:]:
+        below, there, _ = levels[-1]
+        even, odd = below[:, :, : 2 * half : 2], below[:, :, 1 : 2 * half : 2]
+        pooled = upper.narrow(2, at, half)
+        at += half
+        if there is None:
+            torch.maximum(even, odd, out=pooled)
+            levels.append(_Level(pooled, None, odd > even))
+            continue
+        one, two = there[:, : 2 * half : 2], there[:, 1 : 2 * half : 2]
+        greater = ((odd > even) | ~one[:, None, :, None]) & two[:, None, :, None]
+        pooled.copy_(torch.where(greater, odd, even))
+        pooled.masked_fill_(~(one | two)[:, None, :, None], 0.0)
+        levels.append(_Level(pooled, one | two, greater))
+    return levels, upper
 
 
-def _spread(level: _Level, above: Tensor | None, odd: Tensor | None) -> Tensor:
-    """Zeros like the level, or the next level's gradient at the steps that it was taken from."""
-    grad = torch.zeros_like(level.pairs)
-    if above is not None and odd is not None:
-        stop = level.pairs.shape[2] // 2 * 2
-        grad[:, :, 1:stop:2] = above * odd
-        grad[:, :, :stop:2] = above - grad[:, :, 1:stop:2]
-    return grad
+def _descended(levels: list[_Level], first: Tensor, upper: Tensor) -> Tensor:
+    """The gradient of the first level: each level's own, and that of the level above at the steps
+    that it was taken from."""
+    stop = upper.shape[2]
+    for depth in reversed(range(1, len(levels))):
+        odd, half = levels[depth].odd, levels[depth].pairs.shape[2]
+        above = upper[:, :, stop - half : stop]
+        stop -= half
+        time = levels[depth - 1].pairs.shape[2]
+        below = first if depth == 1 else upper[:, :, stop - time : stop]
+        taken = above * odd
+        below[:, :, 1 : 2 * half : 2] += taken
+        below[:, :, : 2 * half : 2] += above - taken
+    return first

@@ -65,8 +65,7 @@ def learn(
 
     counts = _everyone([len(part) for part in parts], world)
     whole = {
-        name: _gather(torch.cat([features[name] for features in own]), counts, world)
-        for name in own[0]
+        name: _gather(_cat([features[name] for features in own]), counts, world) for name in own[0]
     }
     for value in whole.values():
         value.requires_grad_(value.is_floating_point())
@@ -144,6 +143,11 @@ def _parameters(encoders: Mapping[str, Encoder]) -> list[nn.Parameter]:
     return [p for name in sorted(encoders) for p in encoders[name].parameters()]
 
 
+def _cat(rows: list[Tensor]) -> Tensor:
+    """All rows; those of a single part as they are."""
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+
 def _everyone(counts: list[int], world: int) -> list[int]:
     """Recordings each rank holds (bad files make shares uneven)."""
     total = sum(counts)
@@ -155,9 +159,9 @@ def _everyone(counts: list[int], world: int) -> list[int]:
 
 
 def _gather(value: Tensor, counts: list[int], world: int) -> Tensor:
-    """Rows of all ranks in rank order; a copy, without graph."""
+    """Rows of all ranks in rank order, without graph."""
     if world == 1:
-        return value.clone() if value.is_floating_point() else value
+        return value
     widest = max(counts)
     padded = value.new_zeros((widest, *value.shape[1:]))
     padded[: len(value)] = value
@@ -170,7 +174,7 @@ def _join(parts: list[Batch], counts: list[int], world: int) -> Batch:
     """The facts of the global batch."""
 
     def whole(pick: Callable[[Batch], Tensor]) -> Tensor:
-        return _gather(torch.cat([pick(part) for part in parts]), counts, world)
+        return _gather(_cat([pick(part) for part in parts]), counts, world)
 
     streams = {}
     for stream, views in parts[0].streams.items():

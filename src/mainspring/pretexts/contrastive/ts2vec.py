@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from mainspring.clips import ClipSpec, Draw, Timeline, excerpt
+from mainspring.clips import NOTHING, ClipSpec, Draw, Timeline, excerpt
 from mainspring.encoders.dilated import Dilated
 from mainspring.encoders.encoder import Encoder
 from mainspring.errors import ConfigError
@@ -136,23 +136,23 @@ class TS2Vec(Pretext):
         offsets = torch.randint(
             low, high + 1, (len(batch), 1), generator=batch.generator, device=samples.device
         )
-        # Both crops side by side, so that every layer is computed once.
-        n, step = len(batch), torch.arange(self.rounded(max(b1 - a1, b2 - a2)))
-        step = step.to(samples.device)
-        starts = torch.cat([offsets + a1, offsets + a2])
-        lengths = torch.tensor([b1 - a1, b2 - a2], device=samples.device).repeat_interleave(n)
-        place = (starts + step).clamp(max=samples.shape[1] - 1)
-        views = samples.repeat(2, 1, 1).gather(
+        # Both crops of a series follow each other, so that every layer is computed once.
+        shared, whole = b1 - a2, samples.shape[1]
+        begin = torch.tensor([a1, a2], device=samples.device)
+        stop = torch.tensor([b1, b2], device=samples.device)
+        step = torch.arange(self.rounded(max(b1 - a1, b2 - a2)), device=samples.device)
+        place = ((offsets + begin)[:, :, None] + step).flatten(0, 1).clamp(max=whole - 1)
+        within = (step < (stop - begin)[:, None]).repeat(len(batch), 1)
+        views = samples.repeat_interleave(2, 0).gather(
             1, place[:, :, None].expand(-1, -1, samples.shape[2])
         )
-        there = present.repeat(2, 1).gather(1, place) & (step < lengths[:, None])
-        tokens = encoder.trunk(self.hide(encoder, views, there, batch.generator), there)
-        shared = b1 - a2
-        return {
-            "first": tokens[:n, a2 - a1 : b1 - a1],
-            "second": tokens[n:, :shared],
-            "present": there[n:, :shared],
-        }
+        there = present.repeat_interleave(2, 0).gather(1, place) & within
+        hidden = self.hide(encoder, views, there, batch.generator)
+        step = torch.arange(self.rounded(shared), device=samples.device)
+        only = torch.where(step < shared, step + (a2 - begin)[:, None], NOTHING)
+        tokens = encoder.trunk(hidden, there, only.repeat(len(batch), 1))
+        pairs = tokens.unflatten(0, (len(batch), 2))[:, :, :shared]
+        return {"pairs": pairs, "present": there[1::2, :shared]}
 
     def rounded(self, steps: int) -> int:
         """The length at which a crop of so many steps is computed: padded to one of a few, since
@@ -190,31 +190,30 @@ class TS2Vec(Pretext):
 
     def ask(self, features: Features, batch: Batch) -> Outcome:
         """Algorithm 1 over the shared steps."""
-        first, second = features["first"], features["second"]
-        there = features["present"]
+        pairs = features["pairs"]
+        there = None if bool(features["present"].all()) else features["present"]
         loss = hierarchical(
-            first,
-            second,
-            None if bool(there.all()) else there,
+            pairs,
+            there,
             self.config.instance,
             self.config.temporal_unit,
             coarse=self.coarse,
         )
         with torch.no_grad():
-            embedding = _most(torch.cat([first, second], 1), torch.cat([there, there], 1))
-            answers = {}
-            if len(first) > 1:
-                answers["series"] = _which(_most(first, there), _most(second, there))
-        return Outcome(loss, answers, {}, embedding)
+            most = _most(pairs, there)
+            answers = {"series": _which(*most.unbind(1))} if len(pairs) > 1 else {}
+        return Outcome(loss, answers, {}, most.amax(1))
 
 
-def _most(tokens: Tensor, there: Bool[Tensor, "n time"]) -> Tensor:
+def _most(pairs: Tensor, there: Bool[Tensor, "n time"] | None) -> Float[Tensor, "n 2 dim"]:
     """Maximum over the steps that are there."""
-    pooled = tokens.masked_fill(~there[:, :, None], -torch.inf).amax(1)
-    return pooled.masked_fill(~there.any(1, keepdim=True), 0.0)
+    if there is None:
+        return pairs.amax(2)
+    pooled = pairs.masked_fill(~there[:, None, :, None], -torch.inf).amax(2)
+    return pooled.masked_fill(~there.any(1)[:, None, None], 0.0)
 
 
-def _which(first: Tensor, second: Tensor) -> Answer:
+def _which(first: Float[Tensor, "n dim"], second: Float[Tensor, "n dim"]) -> Answer:
     """How often a series' crop is most like, by cosine, the other crop of the same series."""
     alike = F.normalize(first, dim=1) @ F.normalize(second, dim=1).T
     own: Int64[Tensor, "n"] = torch.arange(len(first), device=first.device)
