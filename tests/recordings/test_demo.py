@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mainspring.errors import DataError
+from mainspring.recordings.catalogue import open_catalogue
 from mainspring.recordings.demo import make_world, plan_world
 from mainspring.recordings.demo.files import SERIES_RATE
 from mainspring.recordings.demo.physics import STEPS, Motion, framed, simulate
@@ -17,6 +18,7 @@ from mainspring.recordings.demo.picture import APPEARANCES, FPS, SIZE
 from mainspring.recordings.demo.plan import GROUP_SIZE
 from mainspring.recordings.demo.programmes import PROGRAMMES
 from mainspring.recordings.demo.sound import RATE
+from mainspring.recordings.survey import survey
 
 RECORDINGS = 8  # every programme and every appearance once
 
@@ -121,6 +123,35 @@ def test_tables_name_the_files(world: Path) -> None:
     table = pq.read_table(world / "tracks.parquet")
     assert table.num_rows == RECORDINGS * 4 * FPS * 2
     assert sum(table["sounding"].to_pylist()) == RECORDINGS * 4 * FPS
+
+
+def test_one_table_names_all_streams_of_each_recording(world: Path) -> None:
+    films, tables = read_csv(world / "labels.csv"), read_csv(world / "series_labels.csv")
+    rows = read_csv(world / "streams.csv")
+    assert [row.pop("series_uri") for row in rows] == [row["uri"] for row in tables]
+    assert rows == films
+    found = survey(open_catalogue(world / "streams.csv"))
+    assert all(set(r.streams) == {"video", "audio", "series", "text"} for r in found)
+    assert all(r.problem is None for r in found)
+    for stream in ("video", "audio", "series", "text"):
+        np.testing.assert_allclose(found.column(f"{stream}.seconds"), 4.0, atol=0.1)
+    # The folder itself is what it was: films and series, each a recording.
+    assert len(open_catalogue(world)) == 2 * RECORDINGS
+
+
+def test_a_world_from_before_gets_the_table(tmp_path: Path) -> None:
+    world = make_world(tmp_path, 2, seconds=0.5)
+    table = world / "streams.csv"
+    before = {path: path.stat().st_mtime_ns for path in world.rglob("*") if path.is_file()}
+    content = table.read_bytes()
+    table.unlink()
+    make_world(world, 2, seconds=0.5)
+    assert table.read_bytes() == content
+    after = {path: path.stat().st_mtime_ns for path in world.rglob("*") if path.is_file()}
+    assert {path for path in before if after[path] != before[path]} <= {table}
+    table.write_text("uri\nmine.mp4\n")
+    make_world(world, 2, seconds=0.5)
+    assert table.read_text() == "uri\nmine.mp4\n"  # what is there stays
 
 
 def test_balls_are_where_the_tracks_say(world: Path) -> None:

@@ -151,7 +151,8 @@ def _fitting(valid: slice, test: slice) -> tuple[int, ...]:
 def _calendar(found: Catalogue, time: int, train: slice) -> Float32[np.ndarray, "n time 7"]:
     """Features of the moment of each step, one row a recording."""
     features = [
-        calendar_features(moments(found[row].uri)[:time], train) for row in range(len(found))
+        calendar_features(moments(found[row].source("series"))[:time], train)
+        for row in range(len(found))
     ]
     return np.stack(features).astype(np.float32)
 

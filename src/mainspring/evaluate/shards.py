@@ -41,19 +41,28 @@ def shard_path(folder: Path, index: int) -> Path:
 
 
 def fingerprint(recordings: Sequence[Recording]) -> str:
-    """Changes with what the recordings are called and labelled, and with size and time of their
-    files; no file is read."""
+    """Changes with what the recordings are called, labelled and captioned, and with size and time
+    of their files; no file is read."""
     digest = hashlib.sha256()
     for item in recordings:
-        file, mark, row = item.uri.rpartition("#")
-        try:
-            facts = os.stat(file if mark and row.isdigit() else item.uri)
-            stamp = [facts.st_size, facts.st_mtime_ns]
-        except OSError:
-            stamp = []
-        line = [item.name, item.group, item.label, item.problem, *stamp]
+        line = [item.name, item.group, item.label, item.problem, *_facts(item.uri)]
+        for stream in sorted(item.streams):
+            if item.source(stream) != item.uri:
+                line += [stream, item.source(stream), *_facts(item.source(stream))]
+        if item.caption is not None:
+            line.append(item.caption)
         digest.update(json.dumps(line).encode())
     return digest.hexdigest()[:16]
+
+
+def _facts(uri: str) -> list[int]:
+    """Size and time of a file; nothing if it is not there."""
+    file, mark, row = uri.rpartition("#")
+    try:
+        facts = os.stat(file if mark and row.isdigit() else uri)
+    except OSError:
+        return []
+    return [facts.st_size, facts.st_mtime_ns]
 
 
 def finished(path: Path, stamps: dict[str, Any], shard: dict[str, Any]) -> bool:

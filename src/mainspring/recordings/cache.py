@@ -31,6 +31,7 @@ from mainspring.recordings import audio, container, picture, video
 from mainspring.recordings.guard import within
 from mainspring.recordings.recording import Recording, StreamInfo
 from mainspring.recordings.store import Entry, Stamps, Store
+from mainspring.recordings.unsurveyed import look
 from mainspring.recordings.video_index import IndexStore, shown_at
 
 CHUNK_SECONDS = 20.0
@@ -271,7 +272,7 @@ def _needed(
     if not wanted or recording.problem:
         return
     try:
-        streams = recording.streams or video.probe_media(recording.uri)
+        streams = recording.streams or look(recording.uri, recording.companions, wanted)
     except DataError:
         return
     for stream in wanted:
@@ -284,7 +285,7 @@ def _needed(
         first = math.floor(recording.start / CHUNK_SECONDS)
         last = max(first, math.ceil(end / CHUNK_SECONDS - 1e-9) - 1)
         for number in range(first, last + 1):
-            yield Chunk(recording.uri, stream, number, setting), info
+            yield Chunk(recording.source(stream), stream, number, setting), info
 
 
 def _size(chunk: Chunk, info: StreamInfo) -> int:

@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from mainspring import clips
 from mainspring.errors import DataError, unknown
-from mainspring.recordings import arrays, folder, manifest
-from mainspring.recordings.catalogue_table import Catalogue
+from mainspring.recordings import arrays, folder, manifest, text
+from mainspring.recordings.catalogue_table import FACTS, Catalogue
 from mainspring.recordings.recording import STREAMS
 from mainspring.recordings.series import probe_series
 from mainspring.recordings.series_file import split_uri
@@ -74,6 +74,7 @@ def open_catalogue(
 
 def windowed(catalogue: Catalogue, seconds: float, hop: float | None = None) -> Catalogue:
     """Recordings longer than `seconds` as windows, the last moved back to end with its recording.
+    Each window keeps the sentences of the caption that are about it.
 
     Args:
         catalogue: Surveyed, so that lengths are known. Recordings with a problem stay as they are.
@@ -105,7 +106,40 @@ def windowed(catalogue: Catalogue, seconds: float, hop: float | None = None) -> 
         start[at], end[at] = start[at][0] + np.array(cut).T / _MICRO
     table = catalogue.select(rows).table
     columns = {name: table.column(name) for name in table.column_names}
-    return catalogue.replaced(columns | {"start": start, "end": pa.array(end, from_pandas=True)})
+    columns |= {"start": start, "end": pa.array(end, from_pandas=True)}
+    return catalogue.replaced(columns | _retold(columns, spans, counts, extents))
+
+
+def _retold(
+    columns: dict[str, Any], spans: dict[int, list[tuple[int, int]]], counts: Any, extents: Any
+) -> dict[str, pa.Array]:
+    """The captions and texts of windows.
+
+    Args:
+        columns: Those of the windows, as far as they are known.
+        spans: How some recordings were cut, by row, in microseconds.
+        counts: Windows of each recording.
+        extents: Length of each recording, in microseconds.
+    """
+    if "caption" not in columns or not spans:
+        return {}
+    captions = columns["caption"].to_pylist()
+    texts = columns["text"].to_pylist() if "text" in columns else None
+    first = np.cumsum(counts) - counts
+    for row, cut in spans.items():
+        at = range(int(first[row]), int(first[row] + counts[row]))
+        if not (captions[at[0]] or "").strip():
+            continue
+        seconds = [(start / _MICRO, stop / _MICRO) for start, stop in cut]
+        whole = float(extents[row]) / _MICRO
+        for window, caption in zip(at, text.cut(captions[at[0]], whole, seconds), strict=True):
+            captions[window] = caption
+            if texts is not None and texts[window] is not None:
+                start, end = float(columns["start"][window]), columns["end"][window].as_py()
+                info = text.text_info(caption, start, end)
+                texts[window] = None if info is None else info.facts()
+    told = {"caption": pa.array(captions, pa.large_string())}
+    return told if texts is None else told | {"text": pa.array(texts, FACTS)}
 
 
 def _from_path(path: str, streams: Sequence[str] | None) -> Catalogue:

@@ -33,6 +33,7 @@ FACTS = pa.struct(
         "height": pa.int32(),
         "channels": pa.int32(),
         "codec": pa.large_string(),
+        "uri": pa.large_string(),
     }
 )
 SCHEMA = pa.schema(
@@ -88,11 +89,16 @@ class Catalogue:
         at = int(row) % len(self)
         cells = {name: chunk[at].as_py() for name, chunk in self._chunks.items()}
         streams = {
-            stream: StreamInfo(kind=stream, **facts)
+            stream: StreamInfo(kind=stream, **facts | {"uri": facts["uri"] or ""})
             for stream in STREAMS
             if (facts := cells.pop(stream, None)) is not None
         }
-        return Recording(streams=streams, **cells)
+        companions = {
+            stream: uri
+            for stream, name in manifest.COMPANIONS.items()
+            if (uri := cells.pop(name, None)) is not None
+        }
+        return Recording(streams=streams, companions=companions, **cells)
 
     def __iter__(self) -> Iterator[Recording]:
         return (self[row] for row in range(len(self)))
@@ -147,11 +153,12 @@ class Catalogue:
         stop = np.fmin(np.where(np.isfinite(longest), longest, np.nan), end)
         return np.maximum(stop - start, 0.0)
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, captions: bool = False) -> str:
         """A stamp of the rows (uri, start, end) and of the size and date of their files.
 
         Equal stamps mean the same recordings in the same order, as far as can be told without
-        reading them. Costs one look at each file.
+        reading them. Costs one look at each file. Files of single streams count as well; words
+        about a recording do not, unless `captions` is set, for what is made of its text.
         """
         uris = self._chunks["uri"].to_pylist()
         root = self._temporary.path if self._temporary is not None else None
@@ -159,6 +166,13 @@ class Catalogue:
         stamp = hashlib.blake2b("\0".join(named).encode(), digest_size=8)
         for name in ("start", "end"):
             stamp.update(self.column(name).tobytes())
+        for name in manifest.COMPANIONS.values():
+            others = self._chunks[name].to_pylist() if name in self._chunks else []
+            if others:
+                stamp.update("\0".join([name, *(other or "" for other in others)]).encode())
+                uris += [other for other in others if other]
+        if captions and "caption" in self._chunks:
+            stamp.update(json.dumps(self._chunks["caption"].to_pylist()).encode())
         for path in dict.fromkeys(split_uri(uri)[0] for uri in dict.fromkeys(uris)):
             try:
                 stat = os.stat(path)
@@ -217,6 +231,11 @@ class Catalogue:
     def replaced(self, columns: pa.Table | Mapping[str, Any]) -> Catalogue:
         """A catalogue of other rows made from these, which keeps all else."""
         return Catalogue(columns, self.streams, self.notes, self._temporary)
+
+    def noted(self, notes: Sequence[str]) -> Catalogue:
+        """The same recordings, with more to say about what was left out."""
+        fresh = [note for note in notes if note not in self.notes]
+        return Catalogue(self.table, self.streams, [*self.notes, *fresh], self._temporary)
 
     def _described(self) -> pa.Table:
         about = json.dumps({"streams": self.streams, "notes": self.notes})

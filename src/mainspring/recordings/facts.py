@@ -40,6 +40,14 @@ class FileFacts:
     columns: tuple[str, ...] = ()
     lasting: bool = field(default=True, compare=False)
 
+    def chosen(self, key: str | None) -> list[int]:
+        """Which of the file's recordings are meant by what follows `#` in a uri (None: all)."""
+        if key is None or (len(self.keys) == 1 and key == "0"):
+            return list(range(len(self.keys)))
+        if key.isdecimal() and int(key) < len(self.keys) and self.keys[int(key)] == key:
+            return [int(key)]
+        return [self.keys.index(key)] if key in self.keys else []
+
 
 def probe(path: str) -> FileFacts:
     """Opens a file and states what it holds. Whatever is wrong with it becomes its problem."""

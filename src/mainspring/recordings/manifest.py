@@ -5,7 +5,14 @@
     lab/cam1.mp4,10,20,lab,,
 
 All columns but `uri` may be absent. Relative paths are relative to the manifest. `start` and `end`
-are seconds from the file's beginning. No file that it names is touched.
+are seconds from the file's beginning. Each line of a caption is a sentence; sentences are the
+recording's text. No file that it names is touched.
+
+Where a stream of a recording lies in another file, `video_uri`, `audio_uri` or `series_uri` names
+it, row by row; all files of a recording begin at the same moment:
+
+    uri,series_uri
+    lab/cam1.mp4,lab/arm1.csv
 """
 
 from __future__ import annotations
@@ -30,7 +37,11 @@ COLUMNS = {
     "group": pa.large_string(),
     "label": pa.large_string(),
     "caption": pa.large_string(),
+    "video_uri": pa.large_string(),
+    "audio_uri": pa.large_string(),
+    "series_uri": pa.large_string(),
 }
+COMPANIONS = {"video": "video_uri", "audio": "audio_uri", "series": "series_uri"}
 JSON_LINES = (".jsonl", ".ndjson")
 PARQUET = (".parquet", ".pq")
 
@@ -69,6 +80,9 @@ def nearest_to_uri(names: list[str]) -> str | None:
     for name in names:
         if name.strip().lower().replace(" ", "_") in SYNONYMS | {"uri"}:
             return name
+    for name in names:
+        if name.strip().lower() in COMPANIONS.values():
+            return name
     near = difflib.get_close_matches("uri", [name.lower() for name in names], n=1, cutoff=0.6)
     return next((name for name in names if near and name.lower() == near[0]), None)
 
@@ -87,8 +101,8 @@ def read_manifest(path: str) -> tuple[pa.Table, list[str]]:
     """The recordings that a manifest names.
 
     Returns:
-        A table with the columns uri (absolute or relative to the working folder, as the manifest's
-        own path is), start, end, group, label, caption, problem; and notes on what was left out.
+        A table of `COLUMNS` and the column problem, paths being absolute or relative to the working
+        folder, as the manifest's own path is; and notes on what was left out.
 
     Raises:
         DataError: If it cannot be read, has no column `uri`, or a row has none.
@@ -99,7 +113,9 @@ def read_manifest(path: str) -> tuple[pa.Table, list[str]]:
     columns = {name: _typed(path, given, name, kind) for name, kind in COLUMNS.items()}
     if not given.num_rows:
         raise DataError(f"The manifest {path} has a header but no rows: one a recording expected.")
-    columns["uri"] = _located(path, columns["uri"])
+    _require_uris(path, columns["uri"])
+    for name in ("uri", *COMPANIONS.values()):
+        columns[name] = _located(path, columns[name])
     columns["start"] = pc.fill_null(columns["start"], 0.0)
     columns["problem"] = _impossible_spans(columns["start"], columns["end"])
     notes = []
@@ -148,11 +164,19 @@ def _typed(path: str, table: pa.Table, name: str, kind: pa.DataType) -> pa.Chunk
         ) from error
 
 
-def _located(path: str, uri: pa.ChunkedArray) -> pa.ChunkedArray:
+def _require_uris(path: str, uri: pa.ChunkedArray) -> None:
     empty = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(uri), ""), True)
     if pc.any(empty).as_py():
         row = pc.index(empty, True).as_py() + 1
         raise DataError(f"The manifest {path}: row {row} has no uri: name its file.")
+
+
+def _located(path: str, uri: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Paths relative to the manifest as paths from here; null where there is none."""
+    if uri.null_count == len(uri):
+        return uri
+    empty = pc.equal(pc.utf8_trim_whitespace(uri), "")
+    uri = pc.if_else(empty, pa.scalar(None, pa.large_string()), uri)
     folder = os.path.dirname(path)
     if not folder:
         return uri

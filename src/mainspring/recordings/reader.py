@@ -5,7 +5,11 @@
     samples = reader.read(recording, {"video": positions})        # uint8 (view, time, 112, 112, 3)
 
 Positions count a regular grid that begins with the recording; position p lies p / rate seconds
-after its start. Whatever several views share is decoded once.
+after its start. Whatever several views share is decoded once. Streams of one recording may lie in
+several files, which begin at the same moment, so that positions in all of them meet in seconds.
+
+Text is counted in words: with W words a sentence (the clip's length), positions k * W to
+k * W + W - 1 are sentence k, of which the last may be empty.
 """
 
 from __future__ import annotations
@@ -22,15 +26,15 @@ from jaxtyping import Float32, Int64, UInt8
 
 from mainspring.clips import NOTHING, ClipSpec, Extent, Timeline
 from mainspring.errors import ConfigError, DataError, RunError
-from mainspring.recordings import audio, cache, container, picture, video
+from mainspring.recordings import audio, cache, container, picture, text, video
 from mainspring.recordings.guard import within
 from mainspring.recordings.recent import Recent
 from mainspring.recordings.recording import Recording, StreamInfo
-from mainspring.recordings.series import probe_series, read_at
-from mainspring.recordings.series_file import split_uri
+from mainspring.recordings.series import read_at
+from mainspring.recordings.unsurveyed import look
 from mainspring.recordings.video_index import IndexStore
 
-READABLE = ("video", "audio", "series")
+READABLE = ("video", "audio", "series", "text")
 # Stretches of sound closer than this are read in one go.
 JOINED_SECONDS = 2.0
 # Recordings whose streams are remembered, for those that come without.
@@ -43,12 +47,15 @@ class Reader:
     """Reads the streams of recordings at positions. Can be sent to other processes.
 
     Args:
-        clips: For each stream to read, the rate of its positions and, for video, the working size.
+        clips: For each stream to read, the rate of its positions, for video the working size, and
+            for text the length: words in a sentence.
         cache: Where decoded samples are kept; None decodes them each time.
         timeout_seconds: How long decoding may take for one recording before it counts as broken.
+        channels: Variables of series, to give shape to those that a recording does not have.
 
     Raises:
-        ConfigError: If a stream cannot be read, or video comes without a size.
+        ConfigError: If a stream cannot be read, video comes without a size, or text without a
+            length or with a rate.
     """
 
     def __init__(
@@ -56,28 +63,41 @@ class Reader:
         clips: Mapping[str, ClipSpec],
         cache: cache.Cache | None = None,
         timeout_seconds: float = 120.0,
+        channels: int = 0,
     ) -> None:
         for stream in clips:
             if stream not in READABLE:
                 raise ConfigError(f"The reader reads {', '.join(READABLE)}, not {stream!r}.")
         if "video" in clips and clips["video"].size <= 0:
             raise ConfigError("Video clips need a size: ClipSpec(size=112), in pixels.")
+        if "text" in clips and (clips["text"].length <= 0 or clips["text"].rate is not None):
+            raise ConfigError(
+                "Text clips need a length, words in a sentence, and take no rate: sentences are "
+                "spread evenly over their recording. Expected ClipSpec(length=20)."
+            )
         self.clips = dict(clips)
         self.cache = cache
         self.timeout_seconds = timeout_seconds
+        self.channels = channels
         self._indices = IndexStore()
         self._probed: Recent[dict[str, StreamInfo]] = Recent(REMEMBERED)
 
     def timeline(self, recording: Recording) -> Timeline:
         """How far each stream asked for reaches, on the grid of its clips; streams that the
-        recording does not have are left out.
+        recording does not have are left out, and one that ends before the recording begins while
+        another goes on is empty.
 
         Raises:
             DataError: If the recording has to be opened and cannot be, or begins after its end.
         """
-        extents = {}
+        extents: dict[str, Extent] = {}
+        late = []
         for stream, info in self._streams(recording).items():
             if stream not in self.clips:
+                continue
+            if stream == "text":
+                words = self.clips[stream].length
+                extents[stream] = Extent(info.length * words, info.rate * words)
                 continue
             rate = self.clips[stream].rate or info.rate
             end = info.seconds if recording.end is None else min(recording.end, info.seconds)
@@ -85,15 +105,17 @@ class Reader:
             if stream == "video" and recording.start == 0:
                 length = max(length, 1)
             if length < 0:
-                raise DataError(
-                    f"{recording.name} begins after the end of its {stream} at "
-                    f"{info.seconds:g} seconds."
-                )
-            extents[stream] = Extent(length, rate)
+                late.append(f"{stream} at {info.seconds:g} seconds")
+            extents[stream] = Extent(max(length, 0), rate)
+        if late and len(late) == len(extents.keys() - {"text"}):
+            raise DataError(
+                f"{recording.name} begins after the end of its {' and its '.join(late)}."
+            )
         return Timeline(extents)
 
     def read(self, recording: Recording, clips: Mapping[str, Positions]) -> dict[str, np.ndarray]:
-        """Samples at positions. Position -1 is padding.
+        """Samples at positions. Position -1 is padding; clips of padding alone open no file, and
+        may be of a stream that the recording does not have.
 
         Args:
             recording: What to read from.
@@ -104,11 +126,19 @@ class Reader:
                 frame stands still.
             audio: float32 (view, time), zeros for padding and past the end.
             series: float32 (view, time, channel), NaN for padding, missing and past the end.
+            text: int64 (view, time), zeros for padding, past the end, and where a sentence has no
+                further word; otherwise a word's hash, see `mainspring.recordings.text`.
 
         Raises:
-            DataError: If the recording cannot be read or lacks a stream.
+            DataError: If the recording cannot be read, or lacks a stream of which more than
+                padding is asked.
         """
-        read = {"video": self._video, "audio": self._audio, "series": self._series}
+        read = {
+            "video": self._video,
+            "audio": self._audio,
+            "series": self._series,
+            "text": self._text,
+        }
         infos = self._streams(recording)
         samples: dict[str, np.ndarray] = {}
         for stream, positions in clips.items():
@@ -116,6 +146,9 @@ class Reader:
                 raise ConfigError(
                     f"This reader was made for {', '.join(self.clips)}, not {stream!r}."
                 )
+            if not (positions != NOTHING).any():
+                samples[stream] = self._padding(stream, positions.shape, infos.get(stream))
+                continue
             if stream not in infos:
                 raise DataError(
                     f"{recording.name} has no {stream}, only {', '.join(infos) or 'nothing'}."
@@ -126,7 +159,8 @@ class Reader:
 
     def stamp(self) -> dict[str, Any]:
         """What made the samples: decoders, their versions and the settings. Plain JSON values."""
-        return {
+        read = {"text": text.WAY} if "text" in self.clips else {}
+        return read | {
             "video": container.version(),
             "audio": f"soundfile {soundfile.__version__} ({soundfile.__libsndfile_version__})",
             "resampling": f"scipy {scipy.__version__} resample_poly",
@@ -137,28 +171,39 @@ class Reader:
             },
         }
 
+    def _padding(self, stream: str, shape: tuple[int, ...], info: StreamInfo | None) -> np.ndarray:
+        """Clips without a single sample."""
+        if stream == "video":
+            size = self.clips["video"].size
+            return np.zeros((*shape, size, size, 3), dtype=np.uint8)
+        if stream == "series":
+            channels = (info.channels if info is not None else 0) or self.channels
+            return np.full((*shape, channels), np.nan, dtype=np.float32)
+        return np.zeros(shape, dtype=np.int64 if stream == "text" else np.float32)
+
     def _video(
         self, recording: Recording, positions: Positions, rate: float, info: StreamInfo
     ) -> UInt8[np.ndarray, "view time size size 3"]:
         size = self.clips["video"].size
         flat = positions.reshape(-1)
-        if len(flat) == 0:
-            return np.zeros((*positions.shape, size, size, 3), dtype=np.uint8)
-        seconds = recording.start + np.maximum(flat, 0) / rate
+        uri = recording.source("video")
+        # Padding is read where samples are: it must not make the decoder begin elsewhere.
+        there = flat != NOTHING
+        seconds = recording.start + np.where(there, flat, flat[there].min()) / rate
         out = np.empty((len(flat), size, size, 3), dtype=np.uint8)
-        if not self._cached_video(recording.uri, seconds, out):
+        if not self._cached_video(uri, seconds, out):
             distinct, copies = np.unique(seconds, return_inverse=True)
             frames = within(
                 self.timeout_seconds,
                 video.read_frames,
-                recording.uri,
+                uri,
                 distinct,
                 size,
                 self._indices,
             )
             np.take(frames, copies, axis=0, out=out, mode="clip")
-        if flat.min() == NOTHING:
-            out[flat == NOTHING] = 0
+        if not there.all():
+            out[~there] = 0
         return out.reshape(*positions.shape, size, size, 3)
 
     def _cached_video(self, uri: str, seconds: np.ndarray, out: np.ndarray) -> bool:
@@ -180,18 +225,17 @@ class Reader:
     def _audio(
         self, recording: Recording, positions: Positions, rate: float, info: StreamInfo
     ) -> Float32[np.ndarray, "view time"]:
+        uri = recording.source("audio")
         first = math.floor(recording.start * rate + 0.5)
         out = np.zeros(positions.shape, dtype=np.float32)
         there = positions != NOTHING
-        if not there.any():
-            return out
-        if self._cached_audio(recording.uri, rate, first + positions, there, out):
+        if self._cached_audio(uri, rate, first + positions, there, out):
             return out
         for begin, count, rows in _stretches(positions, there, rate):
             sound = within(
                 self.timeout_seconds,
                 audio.read_samples,
-                recording.uri,
+                uri,
                 first + begin,
                 count,
                 rate,
@@ -234,29 +278,35 @@ class Reader:
         if rate != info.rate:
             wanted = np.floor(positions * (info.rate / rate) + 0.5).astype(np.int64)
         there = positions != NOTHING
-        rows = read_at(recording.uri, wanted[there], recording.start, recording.end)
+        uri = recording.source("series")
+        rows = read_at(uri, wanted[there], recording.start, recording.end)
         out = np.full((*positions.shape, rows.shape[1]), np.nan, dtype=np.float32)
         out[there] = rows
         return out
 
+    def _text(
+        self, recording: Recording, positions: Positions, rate: float, info: StreamInfo
+    ) -> Int64[np.ndarray, "view time"]:
+        return text.read_words(recording.caption, positions, self.clips["text"].length)
+
     def _streams(self, recording: Recording) -> dict[str, StreamInfo]:
-        """What a recording holds, looked up in the file where it does not say."""
-        if recording.streams:
-            return recording.streams
-        known = self._probed.get(recording.uri)
-        if known is not None:
-            return known
-        series = set(self.clips) == {"series"}
-        probe = _probe_series if series else video.probe_media
-        return self._probed.put(recording.uri, within(self.timeout_seconds, probe, recording.uri))
-
-
-def _probe_series(uri: str) -> dict[str, StreamInfo]:
-    path, key = split_uri(uri)
-    probe = probe_series(path)
-    if key is not None and key not in probe.keys:
-        raise DataError(f"{path} has no series {key!r}, only {', '.join(probe.keys[:5])} ...")
-    return {"series": probe.infos[0 if key is None else probe.keys.index(key)]}
+        """What a recording holds, looked up in its files where it does not say."""
+        held = recording.streams
+        if not held:
+            place = (recording.uri, *sorted(recording.companions.items()))
+            known = self._probed.get(place)
+            if known is None:
+                found = within(
+                    self.timeout_seconds, look, recording.uri, recording.companions, [*self.clips]
+                )
+                known = self._probed.put(place, found)
+            held = known
+        if "text" not in self.clips or "text" in held or not recording.caption:
+            return held
+        end = max(info.seconds for info in held.values())
+        end = end if recording.end is None else min(end, recording.end)
+        info = text.text_info(recording.caption, recording.start, end)
+        return held if info is None else {**held, "text": info}
 
 
 def _values(numbers: np.ndarray) -> list[int]:

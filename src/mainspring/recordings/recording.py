@@ -1,26 +1,33 @@
-"""One recording: something with a timeline and one or more streams."""
+"""One recording: something with a timeline and one or more streams.
+
+Its streams may lie in one file, as picture and sound of a film do, or in several: a film and a
+table of what was measured meanwhile. All files of a recording begin at the same moment.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 STREAMS = ("video", "audio", "series", "text")
 
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """Facts about one stream of a file, as its container or header states them.
+    """Facts about one stream of a recording, as its container or header states them.
 
     Attributes:
         kind: One of `STREAMS`.
-        length: Native samples (frames, audio samples, rows), estimated if the container is silent.
+        length: Native samples (frames, audio samples, rows, sentences), estimated if the container
+            is silent.
         rate: Native samples per second (mean rate for variable frame rates; 1.0 for series
             without a time column).
-        seconds: Duration.
+        seconds: When it ends, from the file's beginning.
         width: Video only, after rotation.
         height: Video only, after rotation.
         channels: Audio channels or series variables.
         codec: Name of the codec or format.
+        uri: The file that holds it, where that is not the recording's own.
     """
 
     kind: str
@@ -31,6 +38,11 @@ class StreamInfo:
     height: int = 0
     channels: int = 0
     codec: str = ""
+    uri: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        """All but the kind, by name."""
+        return {name: value for name, value in vars(self).items() if name != "kind"}
 
 
 @dataclass(frozen=True)
@@ -44,8 +56,9 @@ class Recording:
         streams: What is known of its streams; empty when the file has not been opened yet.
         group: What must stay on one side of a split (a source, a subject); None if unknown.
         label: Class name for evaluation only.
-        caption: A sentence about it.
+        caption: Sentences about it, one a line; they are its text.
         problem: Why it cannot be used, if so.
+        companions: The files of streams that the recording's own file does not hold, by stream.
     """
 
     uri: str
@@ -56,6 +69,7 @@ class Recording:
     label: str | None = None
     caption: str | None = None
     problem: str | None = None
+    companions: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -64,3 +78,10 @@ class Recording:
             return self.uri
         end = "" if self.end is None else f"{self.end:g}"
         return f"{self.uri}@{self.start:g}-{end}"
+
+    def source(self, stream: str) -> str:
+        """The uri of the file that holds a stream."""
+        info = self.streams.get(stream)
+        if info is not None:
+            return info.uri or self.uri
+        return self.companions.get(stream, self.uri)

@@ -37,7 +37,7 @@ def report(catalogue: Catalogue, deep: bool = True, sample: int = 200) -> dict[s
         sample: How many recordings of each stream to decode, evenly spread over the catalogue.
     """
     good = catalogue.usable()
-    paths = sorted({split_uri(uri)[0] for uri in catalogue.column("uri")})
+    paths = sorted(_files(catalogue))
     sizes = {path: os.path.getsize(path) for path in paths if os.path.isfile(path)}
     timed = [s for s in ("video", "audio") if np.isfinite(good.column(f"{s}.seconds")).any()]
     result: dict[str, Any] = {
@@ -54,10 +54,17 @@ def report(catalogue: Catalogue, deep: bool = True, sample: int = 200) -> dict[s
         "notes": list(catalogue.notes),
     }
     if deep:
-        used = {split_uri(uri)[0] for uri in good.column("uri")}
+        used = _files(good)
         result["duplicates"] = _duplicates({p: n for p, n in sizes.items() if p in used})
         result["content"] = _content(good, sample)
     return result
+
+
+def _files(catalogue: Catalogue) -> set[str]:
+    """The files that recordings lie in."""
+    names = ["uri", *(f"{stream}.uri" for stream in STREAMS)]
+    uris = {uri for name in names for uri in catalogue.column(name) if isinstance(uri, str) and uri}
+    return {split_uri(uri)[0] for uri in uris}
 
 
 def _stream(catalogue: Catalogue, stream: str) -> dict[str, Any] | None:
@@ -72,9 +79,10 @@ def _stream(catalogue: Catalogue, stream: str) -> dict[str, Any] | None:
     result: dict[str, Any] = {
         "recordings": int(there.sum()),
         "codecs": _top(facts["codec"]),
-        "rates": _top(f"{rate:.6g}" for rate in facts["rate"]),
         "length": _quantiles(lengths[there]),
     }
+    if stream != "text":
+        result["rates"] = _top(f"{rate:.6g}" for rate in facts["rate"])
     if stream == "video":
         result["sizes"] = _top(
             f"{w:.0f}x{h:.0f}" for w, h in zip(facts["width"], facts["height"], strict=True)
@@ -185,7 +193,7 @@ def _listen(recording: Recording) -> dict[str, float]:
 def _look_at_series(recording: Recording) -> dict[str, float]:
     most = recording.start + _SERIES_ROWS / recording.streams["series"].rate
     stop = most if recording.end is None else min(most, recording.end)
-    rows = read_series(recording.uri, recording.start, stop)
+    rows = read_series(recording.source("series"), recording.start, stop)
     missing = np.isnan(rows)
     low = np.where(missing, np.inf, rows).min(axis=0, initial=np.inf)
     high = np.where(missing, -np.inf, rows).max(axis=0, initial=-np.inf)
@@ -209,7 +217,8 @@ def render(report: Mapping[str, Any]) -> str:
         lines.append((stream, f"{facts['recordings']} recordings, {_counts(facts['codecs'])}"))
         kinds = [name for name in ("sizes", "channels", "rates") if name in facts]
         lines += [("", f"{name}: {_counts(facts[name])}") for name in kinds]
-        name, unit = ("seconds", " s") if "seconds" in facts else ("length", " steps")
+        steps = " sentences" if stream == "text" else " steps"
+        name, unit = ("seconds", " s") if "seconds" in facts else ("length", steps)
         span = facts[name]
         lines.append(
             ("", f"length: {span['min']:.6g} to {span['max']:.6g}{unit}, median {span['50%']:.6g}")

@@ -52,7 +52,7 @@ class Track:
 def write_tables(
     root: Path, entries: list[Entry], impacts: list[dict[str, Any]], tracks: list[Track]
 ) -> None:
-    """Writes labels.csv, series_labels.csv, truth.parquet and tracks.parquet.
+    """Writes labels.csv, series_labels.csv, streams.csv, truth.parquet and tracks.parquet.
 
     Args:
         root: The world's folder.
@@ -62,9 +62,29 @@ def write_tables(
     """
     _write_labels(root / "labels.csv", entries, [entry.video for entry in entries])
     _write_labels(root / "series_labels.csv", entries, [entry.series for entry in entries])
+    write_streams(root, entries)
     _write_parquet(root / "truth.parquet", pa.Table.from_pylist(impacts, schema=TRUTH))
     balls = pa.concat_tables([_ball(track, which) for track in tracks for which in (0, 1)])
     _write_parquet(root / "tracks.parquet", balls)
+
+
+def write_streams(root: Path, entries: list[Entry]) -> None:
+    """Writes streams.csv, the manifest of recordings with all their streams, unless it is there.
+
+    Args:
+        root: The world's folder.
+        entries: One a recording.
+    """
+    path = root / "streams.csv"
+    if path.exists():
+        return
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["uri", "series_uri", "label", "appearance", "group", "caption"])
+    for entry in entries:
+        words = (entry.label, entry.appearance, entry.group, entry.caption)
+        table.writerow([entry.video, entry.series, *words])
+    write_whole(path, text.getvalue().encode())
 
 
 def _write_labels(path: Path, entries: list[Entry], uris: list[str]) -> None:

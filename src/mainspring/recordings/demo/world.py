@@ -5,6 +5,8 @@
 - `videos/0000.mp4` ...: 96 by 96 px, 20 frames a second, H.264, with 16 kHz mono AAC;
 - `series/0000.csv` ...: the same motion as a series of 40 rows a second, with missing stretches;
 - `labels.csv`, `series_labels.csv`: uri, label (the motion programme), appearance, group, caption;
+- `streams.csv`: the same for recordings of all streams, uri naming the film and series_uri the
+  series;
 - `truth.parquet`: one row a sound: uri, time (s), x, y (px), object, kind, energy, pitch (Hz);
 - `tracks.parquet`: one row a frame and ball: uri, time, object, x, y, radius, sounding;
 - `world.json`: the parameters, written last. While it is missing, `world.partial.json` stands
@@ -17,6 +19,7 @@ a camera. A larger world begins with the recordings of the smaller one.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -43,7 +46,7 @@ from mainspring.recordings.demo.picture import (
 )
 from mainspring.recordings.demo.plan import GROUP_SIZE, Entry, plan_world
 from mainspring.recordings.demo.sound import pitch_of, soundtrack
-from mainspring.recordings.demo.tables import Track, write_tables
+from mainspring.recordings.demo.tables import Track, write_streams, write_tables
 
 VERSION = 2  # raised whenever the same parameters would give other files
 FEW = 24  # below this, starting workers takes longer than they save
@@ -84,6 +87,8 @@ def make_world(
         "version": VERSION, "recordings": recordings, "seed": seed, "seconds": float(seconds)
     }  # fmt: skip
     if _finished(root, parameters):
+        with contextlib.suppress(OSError):  # a world that may only be read stays as it is
+            write_streams(root, plan_world(recordings, seed))  # older ones were made without
         return root
     for part in ("videos", "series"):
         (root / part).mkdir(parents=True, exist_ok=True)
