@@ -104,7 +104,7 @@ def test_a_wrong_setting_is_suggested(capsys, series, tmp_path):
 def test_two_budgets_are_refused(capsys, series, tmp_path):
     said = fails(
         capsys, "pretrain", str(series), "--out", str(tmp_path / "r"), "--steps", "3",
-        "--epochs", "2", code=2,
+        "--minutes", "2", code=2,
     )  # fmt: skip
     assert "one budget" in said
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mainspring.api import (
+        across,
         anomaly,
         catalogue,
         check,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "across": "api",
     "anomaly": "api",
     "check": "api",
     "classify": "api",
@@ -57,6 +59,7 @@ __all__ = [
     "Embedder",
     "MainspringError",
     "RunError",
+    "across",
     "anomaly",
     "catalogue",
     "check",

@@ -79,6 +79,29 @@ def test_spectrogram_equals_a_slow_float64_reference():
     np.testing.assert_allclose(got, slow_spectrogram(wave[0].double().numpy()), atol=1e-3)
 
 
+def test_gdts_spectrogram_has_40_bands_and_99_frames_and_equals_a_slow_reference():
+    encoder = small(rate=24000, window=0.02, hop=0.01, centred=False)
+    wave = noise(1, 24000)
+    got = encoder.spectrogram(wave)[0].numpy()
+    assert got.shape == (99, 40)
+    taper = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(480) / 480)
+    taper *= 2 / taper.sum()
+    exact = wave[0].double().numpy()
+    power = [
+        np.abs(np.fft.rfft(exact[s : s + 480] * taper, 512)) ** 2 for s in range(0, 23521, 240)
+    ]
+    want = np.log(mel_filters(24000, 512, 40) @ np.array(power).T + 1e-10).T
+    np.testing.assert_allclose(got, want, atol=1e-3)
+
+
+def test_uncentred_windows_are_the_centred_ones_half_a_window_later():
+    settings = {"rate": 24000, "window": 0.02, "hop": 0.01}
+    wave = noise(1, 24000)
+    centred = small(**settings).spectrogram(wave)
+    inside = small(**settings, centred=False).spectrogram(wave)
+    torch.testing.assert_close(inside, centred[:, 1:100], atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize("hertz", [300.0, 1000.0, 4000.0])
 def test_a_tone_is_loudest_in_its_own_band(hertz):
     levels = small().spectrogram(tone(hertz))[0, 20:80].mean(0)
@@ -151,6 +174,8 @@ def test_tokens_lie_on_a_grid_of_time_and_frequency():
 @pytest.mark.parametrize("time", [1, 10, 300])
 def test_very_short_sounds_are_encoded(time):
     assert small()(noise(time=time)).isfinite().all()
+    assert small(centred=False).spectrogram(noise(time=time)).shape[1] == 1
+    assert small(centred=False)(noise(time=time)).isfinite().all()
 
 
 def test_what_lies_in_padding_is_never_heard():
@@ -167,6 +192,10 @@ def test_the_embedding_leaves_padding_out():
     tokens = torch.arange(7.0)[None, :, None, None].expand(1, 7, 3, encoder.dim)
     present = (torch.arange(RATE) < 16 * 160 * 3).expand(1, RATE)  # the times of tokens 0, 1, 2
     torch.testing.assert_close(encoder.embed(tokens, present), torch.ones(1, encoder.dim))
+    inside = small(centred=False)
+    half = (torch.arange(RATE) < 16 * 160 * 2 + 100).expand(1, RATE)
+    torch.testing.assert_close(encoder.embed(tokens, half)[0, 0].item(), 1.0)
+    torch.testing.assert_close(inside.embed(tokens, half)[0, 0].item(), 0.5)  # token 2 is later
     everywhere = torch.ones(1, RATE, dtype=torch.bool)
     torch.testing.assert_close(encoder.embed(tokens, everywhere), encoder.embed(tokens))
 
@@ -186,6 +215,14 @@ def test_settings_build_the_same_encoder_again():
     again.load_state_dict(encoder.state_dict())
     assert torch.equal(again(noise()), encoder(noise()))
     assert not any("filters" in key or "taper" in key for key in encoder.state_dict())
+
+
+def test_encoders_saved_before_windows_had_a_choice_still_load():
+    old = {k: v for k, v in small().settings.items() if k != "centred"}
+    again = LogMel(**old).eval()
+    again.load_state_dict(small().state_dict())
+    assert torch.equal(again(noise()), small()(noise()))
+    assert again.settings["centred"] is True
 
 
 def test_settings_out_of_range_are_named():

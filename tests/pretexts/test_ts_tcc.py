@@ -192,7 +192,7 @@ def test_contexts_foretell_the_other_view_and_meet_by_nt_xent():
     temporal = tell_the_future(foretold, crossed, features["there"], recording).loss
     torch.testing.assert_close(outcome.metrics["temporal"], temporal.detach())
     both, twice = features["projection"].transpose(0, 1).flatten(0, 1), recording.repeat(2)
-    simclr = contrast(both, agreement(twice, {}, {}), all_but_self(twice), 0.2)
+    simclr = contrast(both, agreement(twice, {}, {}), all_but_self(twice), 0.2).loss
     torch.testing.assert_close(outcome.metrics["contextual"], simclr)
     torch.testing.assert_close(outcome.loss, 0.5 * temporal + 2 * simclr)
     assert outcome.answers["context"].chance == pytest.approx(1 / 9)

@@ -14,11 +14,13 @@ from mainspring.api.clusters import cluster
 from mainspring.api.data import catalogue, check, counter, times
 from mainspring.api.forecasts import forecast
 from mainspring.api.labels import Probed, probe
+from mainspring.api.modalities import across
 from mainspring.api.training import pretrain
 from mainspring.api.vectors import embed, load, reader_for, search
 
 __all__ = [
     "Probed",
+    "across",
     "anomaly",
     "catalogue",
     "check",

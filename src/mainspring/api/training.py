@@ -14,7 +14,8 @@ import numpy as np
 from mainspring.api.data import catalogue, counter
 from mainspring.encoders import catalog as encoder_catalog
 from mainspring.encoders.encoder import Encoder
-from mainspring.encoders.saved import save_encoder
+from mainspring.encoders.joint import JointHead
+from mainspring.encoders.saved import save_encoder, save_joint
 from mainspring.errors import DataError
 from mainspring.evaluate import report as reporting
 from mainspring.evaluate import verdict as verdicts
@@ -110,6 +111,9 @@ def pretrain(
                 save_encoder(
                     run.encoder(stream), encoder.cpu(), plan.clips[stream], {"pretext": pretext}
                 )
+            for stream, head in plan.pretext.joint().items():
+                assert isinstance(head, JointHead)
+                save_joint(run.encoder(stream), head)
             summary["verdict"] = _verdict(plan, told) if verdict else ""
             if finished.quarantined:
                 run.write_json("check.json", describe(plan) | {"quarantined": finished.quarantined})

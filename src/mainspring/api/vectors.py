@@ -1,20 +1,25 @@
-"""From recordings and a run's encoder to vectors, and search among them."""
+"""From recordings and a run's encoders to vectors, and search among them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mainspring.api.data import catalogue, counter
+from mainspring.clips import ClipSpec
 from mainspring.encoders.saved import Saved, load_encoder
-from mainspring.errors import RunError, unknown
+from mainspring.errors import DataError, RunError, unknown
 from mainspring.evaluate.embed import embed as embed_windows
-from mainspring.evaluate.search import Hit, embed_query, parse_query
+from mainspring.evaluate.search import Hit, embed_query, embed_words, parse_query
 from mainspring.evaluate.search import search as search_vectors
 from mainspring.evaluate.vectors import Vectors
+from mainspring.pretexts import catalog as pretexts
+from mainspring.pretexts.pretext import Pretext
 from mainspring.recordings.cache import Cache
 from mainspring.recordings.catalogue import Catalogue
 from mainspring.recordings.reader import Reader
+from mainspring.recordings.recording import STREAMS
 from mainspring.training.plan import default_cache
 from mainspring.training.progress import Log
 from mainspring.training.run import Run
@@ -39,11 +44,49 @@ def load(run: str | Path, stream: str | None = None) -> Saved:
     return load_encoder(place.encoder(stream or there[0]))
 
 
+def shared(run: str | Path, streams: Iterable[str] = ()) -> dict[str, Saved]:
+    """The encoders of a run that have a head into the space that streams share, each with it, by
+    stream.
+
+    Args:
+        run: Run folder.
+        streams: Those that have to be among them.
+
+    Raises:
+        RunError: If there are no heads, or none for such a stream.
+    """
+    place = Run(run)
+    asked = place.config().get("pretext")
+    found = {name: load(run, name) for name in place.streams()} or {"": load(run)}
+    heads = {
+        name: found[name].shared()
+        for name in STREAMS
+        if name in found and found[name].joint is not None
+    }
+    if not heads:
+        joining = [p for p in pretexts.names() if pretexts.find(p).joint is not Pretext.joint]
+        raise RunError(
+            f"{run} has no heads into a space that its streams share. "
+            + (
+                "Give its pretrain command again to finish it."
+                if asked in joining
+                else f"Its pretext, {asked}, learns none; these do: {', '.join(joining)}."
+            )
+        )
+    for stream in streams:
+        if stream not in heads:
+            raise RunError(
+                f"{run} shares a space between {' and '.join(heads)}, not with {stream}."
+            )
+    return heads
+
+
 def embed(
     run: str | Path,
     data: Any,
     *,
     stream: str | None = None,
+    joint: bool = False,
     hop: float | None = None,
     batch: int = 64,
     out: str | Path | None = None,
@@ -55,20 +98,26 @@ def embed(
         run: Run folder.
         data: Recordings, as `catalogue` takes them.
         stream: Which encoder, where the run has several.
+        joint: In the space that streams share, where vectors of different streams compare.
         hop: Seconds from one window to the next; a clip's length unless given.
         batch: Windows a forward pass.
         out: Another folder for the shards.
         log: Where to say how far it is.
 
     Raises:
-        RunError: If the run has no encoder, or the shards cannot be written.
+        RunError: If the run has no encoder or no such space, or the shards cannot be written.
         DataError: If not one recording could be embedded.
     """
-    saved, found = load(run, stream), catalogue(data, log).usable()
+    saved = load(run, stream)
+    if joint:
+        saved = shared(run, [saved.encoder.stream])[saved.encoder.stream]
+    found = catalogue(data, log).usable()
     reader = reader_for(saved, found)
     if out is None:
+        kind = f"{saved.encoder.stream}-joint" if joint else saved.encoder.stream
         hopped = "" if hop is None else f"-hop{hop:g}"
-        out = Run(run).embeddings / f"{saved.encoder.stream}-{found.fingerprint()[:8]}{hopped}"
+        stamp = found.fingerprint(captions=saved.encoder.stream == "text")[:8]
+        out = Run(run).embeddings / f"{kind}-{stamp}{hopped}"
     told = counter(log, "embedding")
     vectors = embed_windows(
         saved.encoder,
@@ -81,7 +130,7 @@ def embed(
         stamps={"encoder": saved.stamp},
         progress=told,
     )
-    _remember(Run(run), Path(out), data)
+    _remember(Run(run), Path(out), data, saved.encoder.stream, joint)
     return vectors
 
 
@@ -92,56 +141,110 @@ def search(
     k: int = 10,
     data: Any = None,
     stream: str | None = None,
+    among: str | None = None,
     log: Log | None = None,
 ) -> list[Hit]:
     """The windows most like an example: `clip.mp4`, or a span of it as `clip.mp4@2.0-4.0`.
 
+    With `among`, the windows of another stream that belong to it: pictures that go with a sound,
+    or that words describe, in the space that the run's streams share. The recording that the
+    example comes from is then a hit like any other.
+
     Args:
         run: Run folder; searched is what was embedded last, unless `data` is given.
-        query: The example.
+        query: The example; words if `stream` is "text".
         k: How many.
         data: Recordings to search instead; embedded first if they are not yet.
-        stream: Which encoder, where the run has several.
+        stream: Which encoder reads the example. With `among` it need not be named: it is the
+            stream of the file that is not the one searched, if the file has one.
+        among: Which stream is searched; the example's own unless given.
         log: Where to say how far it is.
 
     Raises:
         DataError: If the query cannot be read.
-        RunError: If nothing was embedded yet.
+        RunError: If nothing was embedded yet, or the streams share no space.
     """
-    saved, asked = load(run, stream), parse_query(query)
-    vectors = (
-        Vectors.load(_latest(Run(run), saved.encoder.stream))
-        if data is None
-        else embed(run, data, stream=stream, log=log)
-    )
+    if among is None:
+        heads, saved = {}, load(run, stream)
+    else:
+        heads = shared(run, [among] if stream is None else [among, stream])
+        saved = heads[stream or _asking(run, query, among, heads)]
+    gallery, source = heads.get(among or "", saved), saved.encoder.stream
+    vectors = _searched(run, gallery, data, among is not None, log)
+    if source == "text":
+        return search_vectors(vectors, embed_words(saved.encoder, saved.clip, query), k)
+    asked = parse_query(query)
     asked = asked._replace(uri=str(Path(asked.uri).absolute()))
-    vector = embed_query(
-        saved.encoder, saved.clip, Reader({saved.encoder.stream: saved.clip}), asked
-    )
-    return search_vectors(vectors, vector, k, exclude=asked)
+    vector = embed_query(saved.encoder, saved.clip, Reader({source: saved.clip}), asked)
+    own = asked if source == gallery.encoder.stream else None
+    return search_vectors(vectors, vector, k, exclude=own)
+
+
+def _asking(run: str | Path, query: str, among: str, heads: Mapping[str, Saved]) -> str:
+    """Which stream of a file asks among another: one that is not it, if the file has one."""
+    uri = parse_query(query).uri
+    try:
+        there = catalogue(uri)[0]
+    except DataError as error:
+        hint = " To search by words, add --stream text." if "text" in heads else ""
+        raise DataError(f"{error}{hint}") from error
+    if there.problem is not None:
+        raise DataError(f"{uri} cannot be read: {there.problem}")
+    fits = [name for name in heads if name in there.streams]
+    if not fits:
+        raise DataError(
+            f"{uri} has {' and '.join(there.streams)}, but {run} shares a space between "
+            f"{' and '.join(heads)}. Give a file that has one of them."
+        )
+    return next((name for name in fits if name != among), among)
+
+
+def _searched(run: str | Path, gallery: Saved, data: Any, joint: bool, log: Log | None) -> Vectors:
+    """What is searched: embedded now where there is data, otherwise what was embedded last."""
+    stream = gallery.encoder.stream
+    if data is not None:
+        return embed(run, data, stream=stream, joint=joint, log=log)
+    folder = _latest(Run(run), stream, joint)
+    vectors = Vectors.load(folder)
+    if vectors.stamps.get("encoder") != gallery.stamp:
+        raise RunError(
+            f"{folder} was embedded with another encoder than {run} has now: it was trained on "
+            f"since. Delete the folder and embed again: {_command(Run(run), stream, joint)}."
+        )
+    return vectors
 
 
 def reader_for(saved: Saved, found: Catalogue) -> Reader:
     """A reader for an encoder's clip, with the cache where it serves."""
-    clips = {saved.encoder.stream: saved.clip}
+    return reader_of({saved.encoder.stream: saved.clip}, found)
+
+
+def reader_of(clips: Mapping[str, ClipSpec], found: Catalogue) -> Reader:
+    """The same for several streams."""
     cache = Cache(default_cache() / "decoded", int(Loading().cache_gb * 1e9))
     return Reader(clips, cache if cache.fits(found, clips)[0] else None)
 
 
-def _remember(run: Run, folder: Path, data: Any) -> None:
+def _remember(run: Run, folder: Path, data: Any, stream: str, joint: bool) -> None:
     """Notes which embeddings are the latest, and of what."""
     entries = [
         e for e in run.read_json("embeddings/index.json") or [] if e["folder"] != str(folder)
     ]
     named = str(data) if isinstance(data, str | Path) else f"{type(data).__name__} in memory"
-    run.write_json("embeddings/index.json", [*entries, {"folder": str(folder), "data": named}])
+    entry = {"folder": str(folder), "data": named, "stream": stream, "joint": joint}
+    run.write_json("embeddings/index.json", [*entries, entry])
 
 
-def _latest(run: Run, stream: str) -> Path:
+def _latest(run: Run, stream: str, joint: bool) -> Path:
     entries = run.read_json("embeddings/index.json") or []
     for entry in reversed(entries):
-        if Path(entry["folder"]).name.startswith(stream):
+        if (entry.get("stream"), entry.get("joint")) == (stream, joint):
             return Path(entry["folder"])
-    raise RunError(
-        f"Nothing was embedded in {run.folder} yet: `mainspring embed {run.folder} DATA`."
-    )
+    what = f"No {stream} was embedded in the shared space" if joint else "Nothing was embedded"
+    raise RunError(f"{what} of {run.folder} yet: {_command(run, stream, joint)}, or give --data.")
+
+
+def _command(run: Run, stream: str, joint: bool) -> str:
+    """What embeds a stream."""
+    named = f" --stream {stream}" if len(run.streams()) > 1 else ""
+    return f"`mainspring embed {run.folder} DATA{named}{' --joint' if joint else ''}`"

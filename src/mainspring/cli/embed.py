@@ -21,6 +21,8 @@ class Flags:
     """Folder, glob, manifest or file."""
     stream: str | None = None
     """Which encoder, where the run has several."""
+    joint: bool = False
+    """In the space that streams share, for search --among."""
     hop: float | None = None
     """Seconds from one window to the next; a clip's length otherwise."""
     batch: int = 64
@@ -43,6 +45,7 @@ def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
         flags.run,
         flags.data,
         stream=flags.stream,
+        joint=flags.joint,
         hop=flags.hop,
         batch=flags.batch,
         out=flags.out,
@@ -59,4 +62,5 @@ def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
         text += f"\n{len(vectors.problems)} left out:" + "".join(
             f"\n  {name}: {why}" for name, why in vectors.problems.items()
         )
-    return result, f"{text}\nNext: mainspring search {flags.run} FILE@START-END"
+    among = f" --among {vectors.stream}" if flags.joint else ""
+    return result, f"{text}\nNext: mainspring search {flags.run} FILE@START-END{among}"

@@ -19,14 +19,14 @@ class Flags:
     """Run folder."""
     pretext: str = "taco"
     """What is asked; `mainspring pretexts` lists them."""
+    preset: str = ""
+    """One of the pretext's presets, such as a row of its paper's table."""
     encoder: tuple[str, ...] = ()
     """One a stream; `mainspring encoders` lists them. Chosen by stream and device otherwise."""
     stream: tuple[str, ...] = ()
-    """Streams to learn from (video, audio, series)."""
+    """Streams to learn from (video, audio, series, text)."""
     steps: int | None = None
-    """Budget in steps. One of steps, epochs and minutes; chosen from the data otherwise."""
-    epochs: float | None = None
-    """Budget in visits to every recording."""
+    """Budget in steps; a config file may say epochs. Chosen from the data otherwise."""
     minutes: float | None = None
     """Budget in time on this machine."""
     batch: int | None = None

@@ -16,13 +16,14 @@ class Encoder(nn.Module):
 
     Samples come as the reader delivers them, one row a view (views of a batch are flattened):
     video uint8 (or float in [0, 1]) of shape (n, time, height, width, 3), audio float32 (n, time),
-    series float32 (n, time, channel) with NaN for missing values. `present` tells real samples
-    from padding, shape (n, time).
+    series float32 (n, time, channel) with NaN for missing values, text int64 (n, time) with a
+    number a word and 0 for none. `present` tells real samples from padding, shape (n, time).
 
     Class attributes:
         stream: Which stream it reads.
         clip: The clip it was designed for; the default where the user asks for no other.
         citation: Where the architecture comes from.
+        ordered: Whether it can tell a clip from the same clip in another order.
 
     Attributes:
         dim: Width of the embedding.
@@ -32,6 +33,7 @@ class Encoder(nn.Module):
     stream: ClassVar[str]
     clip: ClassVar[ClipSpec]
     citation: ClassVar[str]
+    ordered: bool = True
 
     dim: int
     settings: dict[str, Any]

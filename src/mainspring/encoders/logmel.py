@@ -37,7 +37,8 @@ class LogMel(Encoder):
     The network: 3×3 stem of stride 2, then 1, 2, 4 and 8 times `width` channels, the last three
     stages of stride 2: 7 × 3 tokens of a second of 40 bands. GDT's code has 40 bands every 10 ms
     of 1 s of sound too; the window, the stem without pooling and the default width, on which one
-    core trains with some hundreds of clips a second, are ours.
+    core trains with some hundreds of clips a second, are ours. GDT's 40 × 99 are `rate=24000,
+    window=0.02, centred=False`.
 
     Padding (`present` False) is heard as silence and left out of the embedding's mean, so long as
     anything else is there.
@@ -51,6 +52,8 @@ class LogMel(Encoder):
         normalise: "clip": mean and standard deviation over all cells of a view are taken out, so
             neither the loudness of the whole nor its dynamic range is seen, and recordings made at
             different levels compare. "fixed": one mean and scale for all sound; keeps loudness.
+        centred: Whether windows are centred on multiples of the hop, with silence beyond the ends;
+            otherwise the first begins with the sound and the last ends within it.
 
     Raises:
         ConfigError: If a setting is unknown or there are more bands than the window resolves.
@@ -75,6 +78,7 @@ class LogMel(Encoder):
         hop: float = 0.010,
         width: int = 16,
         normalise: str = "clip",
+        centred: bool = True,
     ) -> None:
         super().__init__()
         if min(rate, mels, window, hop, width) <= 0:
@@ -91,8 +95,10 @@ class LogMel(Encoder):
             "hop": hop,
             "width": width,
             "normalise": normalise,
+            "centred": centred,
         }
         self.normalise = normalise
+        self.centred = centred
         self.hop = max(1, round(hop * rate))
         length = max(2, round(window * rate))
         self.bins = 2 ** math.ceil(math.log2(length))
@@ -122,18 +128,27 @@ class LogMel(Encoder):
             heard = samples.float().nan_to_num()
             if present is not None:
                 heard = heard * present
+            if not self.centred:
+                heard = F.pad(heard, self._margins(heard.shape[1]))
             spectrum = torch.stft(
                 heard,
                 self.bins,
                 self.hop,
                 len(self.taper),
                 self.taper,
-                center=True,
+                center=self.centred,
                 pad_mode="constant",
                 return_complex=True,
             )
             power = spectrum.real.square() + spectrum.imag.square()
             return (power.transpose(1, 2) @ self.filters.T + FLOOR).log()
+
+    def _margins(self, time: int) -> tuple[int, int]:
+        """Zeros before and after a sound, so that its first and last windows, which lie in the
+        middle of a longer Fourier transform, reach to its ends; and silence up to one window."""
+        length = len(self.taper)
+        before = (self.bins - length) // 2
+        return before, self.bins - length - before + max(0, length - time)
 
     def prepare(self, samples: Waveforms, present: Present = None) -> Spectrogram:
         """The normalised spectrogram, where `mainspring.augment.audio.spec_augment` applies."""
@@ -167,7 +182,8 @@ class LogMel(Encoder):
         if present is None:
             return tokens.flatten(1, -2).mean(1)
         count = tokens.shape[1]
-        centre = 16 * self.hop * torch.arange(count, device=tokens.device)
+        first = 0 if self.centred else len(self.taper) // 2
+        centre = first + 16 * self.hop * torch.arange(count, device=tokens.device)
         there = present[:, centre.clamp(max=present.shape[1] - 1)].float()
         there = torch.where(there.any(1, keepdim=True), there, 1.0)
         return (tokens.mean(2) * there[:, :, None]).sum(1) / there.sum(1, keepdim=True)

@@ -3,6 +3,9 @@
 A folder holds `encoder.safetensors` and `encoder.json`. The description in the JSON file also
 stands in the header of the weights, which are replaced in one step, so that the two cannot
 disagree when a process is killed between them: `load_encoder` reads the header, people the JSON.
+
+A head into the space that streams share lies beside them as `joint.safetensors`, and names in its
+header the encoder that it was trained with: with any other it is no head of it and is not read.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,12 +27,22 @@ from torch import Tensor
 from mainspring.clips import ClipSpec
 from mainspring.encoders.catalog import find, name_of
 from mainspring.encoders.encoder import Encoder
+from mainspring.encoders.joint import Joined, JointHead
 from mainspring.encoders.weights import WEIGHTS, LoadReport, load_weights, read_safetensors
 from mainspring.errors import ConfigError, RunError
 
-__all__ = ["LoadReport", "Saved", "load_encoder", "load_weights", "save_encoder", "stamp_of"]
+__all__ = [
+    "LoadReport",
+    "Saved",
+    "load_encoder",
+    "load_weights",
+    "save_encoder",
+    "save_joint",
+    "stamp_of",
+]
 
 DESCRIPTION = "encoder.json"
+JOINT = "joint.safetensors"
 
 
 @dataclass(frozen=True)
@@ -41,12 +54,29 @@ class Saved:
         clip: How clips were cut in training.
         stamp: Hash of weights and settings; the same for the same function, wherever it lies.
         extra: What the writer added.
+        joint: The head into the space that the run's streams share, in evaluation mode; None where
+            training made none.
     """
 
     encoder: Encoder
     clip: ClipSpec
     stamp: str
     extra: dict[str, Any]
+    joint: JointHead | None = None
+
+    def shared(self) -> Saved:
+        """The encoder with its head as one, and a stamp of both.
+
+        Raises:
+            RunError: If there is no head.
+        """
+        if self.joint is None:
+            raise RunError(
+                f"The encoder for {self.encoder.stream} has no head into a space that it shares "
+                f"with other streams: it was not trained across streams."
+            )
+        joined = Joined(self.encoder, self.joint)
+        return replace(self, encoder=joined, stamp=stamp_of(joined))
 
 
 def stamp_of(encoder: Encoder) -> str:
@@ -97,25 +127,45 @@ def save_encoder(
     return stamp
 
 
+def save_joint(folder: Path, head: JointHead) -> None:
+    """Writes the head of the encoder that `save_encoder` wrote to `folder`, replacing the old one
+    in one step.
+
+    Args:
+        folder: The encoder's.
+        head: Trained with it; of any device.
+
+    Raises:
+        RunError: If there is no encoder, or one of another width, or nothing can be written.
+    """
+    path = folder / WEIGHTS
+    description = json.loads(_read(path)[1]["mainspring"])
+    if description["dim"] != head.dim:
+        raise RunError(
+            f"The head takes embeddings of {head.dim} numbers, but the encoder in {folder} gives "
+            f"{description['dim']}. Save the encoder that it was trained with first."
+        )
+    weights = {k: v.detach().cpu().contiguous() for k, v in head.state_dict().items()}
+    header = {
+        "settings": head.settings,
+        "encoder": description["stamp"],
+        "stamp": _stamp("joint", head.settings, weights),
+    }
+    try:
+        _replace(folder / JOINT, save(weights, metadata={"mainspring": json.dumps(header)}))
+    except OSError as error:
+        raise RunError(f"The joint head could not be written to {folder}: {error}.") from error
+
+
 def load_encoder(folder: Path) -> Saved:
-    """Reads what `save_encoder` wrote.
+    """Reads what `save_encoder` wrote, and the head of `save_joint` if there is one.
 
     Raises:
         RunError: If the folder holds no encoder, or one that is damaged or that this version
             cannot build.
     """
     path = folder / WEIGHTS
-    if not path.is_file():
-        raise RunError(f"{folder} holds no encoder: {WEIGHTS} is not there.")
-    try:
-        weights, metadata = read_safetensors(path)
-    except (SafetensorError, OSError) as error:
-        raise RunError(f"{path} is not a complete safetensors file: {error}.") from error
-    if "mainspring" not in metadata:
-        raise RunError(
-            f"{path} holds weights but no description of their encoder. Build the encoder and "
-            f"read the weights into it with load_weights."
-        )
+    weights, metadata = _read(path)
     description = json.loads(metadata["mainspring"])
     if _stamp(description["name"], description["settings"], weights) != description["stamp"]:
         raise RunError(f"{path} is damaged: its weights do not have the stamp of its header.")
@@ -129,8 +179,43 @@ def load_encoder(folder: Path) -> Saved:
         ) from error
     encoder.eval()
     return Saved(
-        encoder, ClipSpec(**description["clip"]), description["stamp"], description["extra"]
+        encoder,
+        ClipSpec(**description["clip"]),
+        description["stamp"],
+        description["extra"],
+        _load_joint(folder / JOINT, description["stamp"]),
     )
+
+
+def _load_joint(path: Path, encoder: str) -> JointHead | None:
+    """The head at `path` if there is one and it was trained with the encoder of that stamp."""
+    if not path.is_file():
+        return None
+    weights, metadata = _read(path)
+    header = json.loads(metadata["mainspring"])
+    if header["encoder"] != encoder:
+        return None  # left from before the encoder was written anew
+    if _stamp("joint", header["settings"], weights) != header["stamp"]:
+        raise RunError(f"{path} is damaged: its weights do not have the stamp of its header.")
+    head = JointHead(**header["settings"])
+    head.load_state_dict(weights)
+    return head.eval()
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Weights and header of a file that this module wrote."""
+    if not path.is_file():
+        raise RunError(f"{path.parent} holds no encoder: {path.name} is not there.")
+    try:
+        weights, metadata = read_safetensors(path)
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path} is not a complete safetensors file: {error}.") from error
+    if "mainspring" not in metadata:
+        raise RunError(
+            f"{path} holds weights but no description of their encoder. Build the encoder and "
+            f"read the weights into it with load_weights."
+        )
+    return weights, metadata
 
 
 def _stamp(name: str, settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:

@@ -131,7 +131,7 @@ class Job:
     ) -> Generator[pa.Table, None, None]:
         """Rows of these recordings, a batch of windows a table; fills `problems`."""
         waiting: list[_Read] = []
-        with closing(_ahead(self._pieces(recordings))) as pieces:
+        with closing(ahead(self._pieces(recordings))) as pieces:
             for piece in pieces:
                 tick(piece.place)
                 if isinstance(piece, _Failed):
@@ -213,7 +213,7 @@ class Job:
         return pa.table(columns, schema=schema(vectors.shape[1]))
 
 
-def _ahead(items: Iterator[T]) -> Generator[T, None, None]:
+def ahead(items: Iterator[T]) -> Generator[T, None, None]:
     """The items, made in a thread while the consumer works; errors surface in the consumer."""
     end: Any = object()
     with ThreadPoolExecutor(1) as pool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Int64
 from torch.nn.functional import adaptive_avg_pool2d
 
 from mainspring.encoders.logmel import mel_filters
@@ -13,6 +13,7 @@ from mainspring.errors import unknown
 GRID = 8
 COLOUR_GRID = 4
 BANDS = 64
+BUCKETS = 1024
 POINTS = 32
 LAGS = (1, 2, 4, 8, 16, 32)
 FLOOR = 1e-10
@@ -27,7 +28,7 @@ def raw_features(
     """Features of clips as the reader delivers them.
 
     Args:
-        stream: video, audio or series.
+        stream: video, audio, series or text.
         samples: (n, time, ...); NaN in a series is missing.
         present: False where a position was padding.
         rate: Samples per second of sound (for the mel scale); 16 kHz unless given.
@@ -41,7 +42,19 @@ def raw_features(
         return audio_features(samples, present, rate or 16_000.0)
     if stream == "series":
         return series_features(samples, present)
-    raise unknown("stream", stream, ("video", "audio", "series"))
+    if stream == "text":
+        return text_features(samples, present)
+    raise unknown("stream", stream, ("video", "audio", "series", "text"))
+
+
+def text_features(
+    samples: Int64[np.ndarray, "n time"], present: Bool[np.ndarray, "n time"]
+) -> Float32[np.ndarray, "n dim"]:
+    """How often each of `BUCKETS` kinds of words stands in a sentence, 0 being no word."""
+    counts = np.zeros((len(samples), BUCKETS), np.float32)
+    row, place = np.nonzero((samples > 0) & present)
+    np.add.at(counts, (row, samples[row, place] % BUCKETS), 1.0)
+    return counts
 
 
 def video_features(

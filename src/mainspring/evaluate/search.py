@@ -1,4 +1,4 @@
-"""Search by example: the windows most like a span of a file."""
+"""Search by example or by words: the windows most like a span of a file or a sentence."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from mainspring.evaluate.neighbours import nearest
 from mainspring.evaluate.vectors import Vectors
 from mainspring.evaluate.windows import cut
 from mainspring.recordings.recording import Recording
+from mainspring.recordings.text import numbers, sentences
 
 NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 SPAN = re.compile(rf"(?P<start>{NUMBER})?-(?P<end>{NUMBER})?")
@@ -98,6 +99,19 @@ def embed_query(
         samples = torch.from_numpy(read_windows(reader, recording, encoder.stream, part))
         found.append(encode(encoder, samples, torch.from_numpy(part != NOTHING), clip.crop, bf16))
     return np.concatenate(found).mean(axis=0)
+
+
+def embed_words(encoder: Encoder, clip: ClipSpec, words: str) -> Float32[np.ndarray, "dim"]:
+    """The vector of a sentence; of several, a line each, their mean.
+
+    Raises:
+        DataError: If there is no word.
+    """
+    lines = sentences(words)
+    if not lines:
+        raise DataError(f"There is no word to search for in {words!r}.")
+    rows = torch.from_numpy(np.stack([numbers(line, clip.length) for line in lines]))
+    return encode(encoder, rows, torch.ones_like(rows, dtype=torch.bool)).mean(axis=0)
 
 
 def search(

@@ -1,12 +1,8 @@
 """Contrast: pull views together that agree in what matters, push all others apart.
 
-The general loss is Eq. 1 of GDT (Patrick et al., "On compositions of transformations in contrastive
-self-supervised learning", ICCV 2021). Two binary functions of a pair of views shape it:
-c(T, T') = 1 pulls the pair together, w(T, T') = 1 lets the pair take part at all. `agreement`
-builds c from a question per factor; `all_but_self` and `cross_stream` are the rules for w in use.
-
-    SimCLR              c = same recording                        w = all_but_self
-    GDT, one row of it  c = same recording, same shift            w = cross_stream
+`contrast` is the general loss, Eq. 1 of GDT (Patrick et al., "On compositions of transformations in
+contrastive self-supervised learning", ICCV 2021): which pairs it pulls together and which it looks
+at is said by labels and a rule (`mainspring.losses.pairs`).
 
 Where every query has one positive key and a set of negatives (TaCo, MoCo, InstDisc), `info_nce`
 says the same without the square of pairs. All similarities are cosines, all arithmetic is at least
@@ -15,17 +11,46 @@ float32 whatever the autocast around it, and probabilities never leave log space
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from mainspring.errors import ConfigError, unknown
+from mainspring.errors import ConfigError
+from mainspring.losses.pairs import Rule, Stored, agreement, all_but_self, cross_stream
+from mainspring.losses.square import KEPT, Facts, Square, side_for
 
-QUESTIONS = ("ignore", "tell_apart")
+__all__ = [
+    "Contrasted",
+    "InfoNCE",
+    "Rule",
+    "Stored",
+    "agreement",
+    "all_but_self",
+    "contrast",
+    "cross_stream",
+    "info_nce",
+]
+
+
+class Contrasted(NamedTuple):
+    """What comparing views with each other yields.
+
+    Attributes:
+        loss: Eq. 1 of GDT as a mean over the pairs with c w = 1 (the paper writes the sum), in
+            nats; 0 if there is no such pair.
+        accuracy: Share of the views that have a positive whose best key is one of them. A tie with
+            a negative counts as wrong, so that collapsed embeddings score 0.
+        chance: What that share is for embeddings without meaning.
+    """
+
+    loss: Float[Tensor, ""]
+    accuracy: Float[Tensor, ""]
+    chance: float
 
 
 class InfoNCE(NamedTuple):
@@ -43,77 +68,51 @@ class InfoNCE(NamedTuple):
     chance: float
 
 
-def agreement(
-    recording: Int64[Tensor, "n"],
-    factors: Mapping[str, Tensor],
-    questions: Mapping[str, str],
-) -> Bool[Tensor, "n n"]:
-    """The contrast function c(T, T'): a product with one term a factor (GDT, Section 3.1).
-
-    A factor to tell apart contributes [values equal], a factor to ignore contributes 1, and views
-    of different recordings never agree.
-
-    Args:
-        recording: Which recording each view is of.
-        factors: For each factor its value in each view, shape (n,).
-        questions: For each factor "ignore" or "tell_apart".
-
-    Raises:
-        ConfigError: If a question is not one of the two or is asked of a factor that is not there.
-    """
-    agree = recording[:, None] == recording[None, :]
-    for factor, question in questions.items():
-        if factor not in factors:
-            raise unknown("factor", factor, factors)
-        if question not in QUESTIONS:
-            raise unknown("question", question, QUESTIONS)
-        if question == "tell_apart":
-            values = factors[factor]
-            agree = agree & (values[:, None] == values[None, :])
-    return agree
-
-
-def all_but_self(recording: Int64[Tensor, "n"]) -> Bool[Tensor, "n n"]:
-    """The weight function of SimCLR, w(T, T') = [T != T']: any pair but a view with itself."""
-    return ~torch.eye(len(recording), dtype=torch.bool, device=recording.device)
-
-
-def cross_stream(stream: Int64[Tensor, "n"]) -> Bool[Tensor, "n n"]:
-    """The weight function of GDT, Section 3.3: only views of different streams are compared.
-
-    Args:
-        stream: Which stream each view is of, as any integers.
-    """
-    return stream[:, None] != stream[None, :]
-
-
 def contrast(
     embeddings: Float[Tensor, "n dim"],
-    c: Bool[Tensor, "n n"],
-    w: Bool[Tensor, "n n"],
+    label: Int64[Tensor, "n"],
+    rule: Rule,
     temperature: float,
-    negatives: Float[Tensor, "k dim"] | None = None,
-) -> Float[Tensor, ""]:
-    """Eq. 1 of GDT as a mean over the pairs with c w = 1 (the paper writes the sum).
+    stored: Stored | None = None,
+    *,
+    keys_learn: bool = True,
+    kept: int = KEPT,
+    side: int = 0,
+) -> Contrasted:
+    """Eq. 1 of GDT, exactly, in memory that grows with n and not with its square.
+
+    Blocks of similarities are visited twice: for the sum of each row, and for the gradient, which
+    is worked out along with the loss. As w is symmetric, a block above the diagonal also serves as
+    its mirror image below, so n views cost half a matrix product for their similarities (and
+    another half if these are too many to keep) and one for the gradient. Views that do not take
+    part, and pairs of one stream where streams are compared, cost nothing.
 
     Args:
         embeddings: One vector a view; their length does not matter.
-        c: Which pairs are pulled together; rows are T, columns T'.
-        w: Which pairs take part.
+        label: c: views of one label are pulled together, see `agreement`.
+        rule: w: which pairs take part.
         temperature: The paper's rho.
-        negatives: More keys, of a queue or bank, that every view is pushed away from.
-
-    Returns:
-        The loss in nats; 0 if no pair has c w = 1.
+        stored: More keys to be pushed away from.
+        keys_learn: Whether a view also learns from being a key of others. The released code of GDT
+            detaches keys; the equation does not.
+        kept: Similarities kept from the first visit for the second; more are computed again.
+        side: Rows and columns of a block; 0 chooses by device.
     """
-    pulled = c & w
-    asked = pulled.any(1)
-    keys = embeddings if negatives is None else torch.cat([embeddings, negatives])
-    logits = _cosines(embeddings[asked], keys) / _positive(temperature)
-    takes_part = F.pad(w[asked], (0, len(keys) - len(embeddings)), value=True)
-    total = logits.masked_fill(~takes_part, -torch.inf).logsumexp(1, keepdim=True)
-    surprise = (total - logits)[:, : len(embeddings)]
-    return (surprise * pulled[asked]).sum() / pulled.sum().clamp(min=1)
+    with torch.autocast(embeddings.device.type, enabled=False):
+        unit = _unit(embeddings)
+        order = label.argsort(stable=True)
+        if rule.there is not None:
+            order = order[rule.there[order]]
+        if rule.stream is not None:
+            order = order[rule.stream[order].argsort(stable=True)]
+        if stored is not None:
+            stored = stored._replace(keys=_unit(stored.keys.detach()).to(unit.dtype))
+        facts = Facts(
+            label[order], replace(rule.take(order), there=None), stored, _positive(temperature)
+        )
+        side = side or side_for(unit.device)
+        loss, accuracy, chance = _Equation1.apply(unit[order], facts, keys_learn, kept, side)
+        return Contrasted(loss, accuracy, chance.item())
 
 
 def info_nce(
@@ -139,6 +138,28 @@ def info_nce(
     beaten = (right[:, None] > wrong).all(1)
     chance = (1 / (1 + allowed.sum(1))).mean().item()
     return InfoNCE((total - right).mean(), beaten.float().mean(), chance)
+
+
+class _Equation1(torch.autograd.Function):
+    """The loss, and in the same pass its gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, unit: Tensor, facts: Facts, keys_learn: bool, kept: int, side: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        square = Square(unit, facts, kept, side)
+        square.sum()
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(square.gradient(keys_learn))
+        loss, accuracy, chance = square.found()
+        ctx.mark_non_differentiable(accuracy, chance)
+        return loss, accuracy, chance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        (grad,) = ctx.saved_tensors
+        return grad * grads[0], None, None, None, None
 
 
 def _positive(temperature: float) -> float:

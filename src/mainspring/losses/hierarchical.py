@@ -13,7 +13,6 @@ time: memory grows with the series' length and not with its square.
 
 from __future__ import annotations
 
-import itertools
 from typing import Any, NamedTuple
 
 import torch
@@ -230,7 +229,7 @@ def _others(row: slice, double: int, adjacent: bool) -> list[tuple[int, int, int
 
 
 def _diagonal(cells: Tensor, row: int, column: int, step: int, count: int) -> Tensor:
-    """Cells (group, row + i step, column + i step) for i below `count`, as a view (group, count)."""
+    """Cells (group, row + i step, column + i step) for i below `count`: a view (group, count)."""
     outer, down, right = cells.stride()
     start = cells.storage_offset() + row * down + column * right
     return cells.as_strided((len(cells), count), (outer, step * (down + right)), start)
@@ -294,6 +293,7 @@ def _descended(levels: list[_Level], first: Tensor, upper: Tensor) -> Tensor:
         stop -= half
         time = levels[depth - 1].pairs.shape[2]
         below = first if depth == 1 else upper[:, :, stop - time : stop]
+        assert odd is not None
         taken = above * odd
         below[:, :, 1 : 2 * half : 2] += taken
         below[:, :, : 2 * half : 2] += above - taken

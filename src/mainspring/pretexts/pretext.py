@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor, nn
 
-from mainspring.clips import ClipSpec, Draw, Timeline
+from mainspring.clips import NOTHING, ClipSpec, Draw, Timeline
 from mainspring.encoders.encoder import Encoder
 from mainspring.errors import ConfigError
 from mainspring.pretexts.batch import Batch, Views
@@ -64,6 +64,10 @@ class Pretext(nn.Module):
             sets a length; shorter recordings end in padding.
         apart: Recordings of a batch are told apart, so none may stand in it twice: a batch is at
             most as many as there are.
+        presets: Settings by name, such as the rows of a paper's table, in the shape of `recipe`
+            and over it.
+        partial: A recording may lack some of the streams, or have too little of them; its clips
+            are then `absent`.
 
     Args:
         clips: For each stream it reads, how clips are cut.
@@ -79,6 +83,8 @@ class Pretext(nn.Module):
     recipe: ClassVar[dict[str, Any]] = {}
     whole: ClassVar[int] = 0
     apart: ClassVar[bool] = False
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    partial: ClassVar[bool] = False
 
     def __init__(
         self, clips: Mapping[str, ClipSpec], dims: Mapping[str, int], recordings: int, config: Any
@@ -94,6 +100,20 @@ class Pretext(nn.Module):
         self.recordings = recordings
         self.config = config
 
+    @classmethod
+    def wants(cls, config: Any, there: Mapping[str, int]) -> list[str]:
+        """The streams to learn from where the user names none; empty if what it needs is missing.
+
+        Args:
+            config: Its settings.
+            there: How many recordings have each stream; streams that none has are left out.
+        """
+        return [stream for stream in cls.accepts if stream in there][:1]
+
+    def joint(self) -> dict[str, nn.Module]:
+        """The heads into a space that streams share, by stream; kept beside the encoders."""
+        return {}
+
     def needs(self, stream: str) -> int:
         """Positions of `stream` a recording must have to be used; shorter ones are set aside."""
         return self.clips[stream].span
@@ -106,6 +126,14 @@ class Pretext(nn.Module):
 
     def attach(self, encoders: Mapping[str, Encoder]) -> None:
         """Called once before training, with the encoders (to copy them for a momentum encoder)."""
+
+    def has(self, timeline: Timeline, stream: str) -> bool:
+        """Whether a recording has enough of a stream."""
+        return stream in timeline and timeline[stream].length >= self.needs(stream)
+
+    def absent(self, stream: str, views: int, factors: dict[str, np.ndarray]) -> Draw:
+        """The draw of a stream that a recording lacks: clips in which there is nothing."""
+        return Draw(np.full((views, self.clips[stream].length), NOTHING), factors)
 
     def draw(self, timeline: Timeline, rng: np.random.Generator) -> dict[str, Draw]:
         """Which positions to look at and what is different between them, for one recording.

@@ -223,8 +223,10 @@ class Cache:
                     yield from zip(batch, problems, strict=True)
             except BrokenProcessPool as error:
                 raise RunError(
-                    "A process that decoded for the cache was ended from outside, most likely for "
-                    "want of memory. What was finished is kept; run again with fewer workers."
+                    "A process that decoded for the cache ended early. A script must do its work "
+                    "under `if __name__ == '__main__':`, or the processes it starts run it again; "
+                    "otherwise memory was most likely short: run again with fewer workers. What "
+                    "was finished is kept."
                 ) from error
 
     def _problems(self, chunks: list[Chunk]) -> list[str | None]:

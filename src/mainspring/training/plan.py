@@ -44,6 +44,7 @@ DEFAULTS = {
     "video": ("r2plus1d_tiny", "r2plus1d18"),
     "audio": ("logmel", "logmel"),
     "series": ("dilated", "dilated"),
+    "text": ("words", "words"),
 }
 """Encoder of a stream where none is named: on a CPU, on a GPU."""
 
@@ -104,11 +105,12 @@ def make_plan(settings: Settings, found: Catalogue) -> Plan:
             f"None of the {len(found)} recordings in {settings.data} can be used. "
             f"{_reasons(failed)} `mainspring check` lists them."
         )
-    streams = _streams(settings, kind, good, notes)
-    there = np.logical_and.reduce([np.isfinite(good.column(f"{s}.seconds")) for s in streams])
+    streams = _streams(settings, kind, config, good, notes)
+    together, word = (np.logical_or, "or") if kind.partial else (np.logical_and, "and")
+    there = together.reduce([np.isfinite(good.column(f"{s}.seconds")) for s in streams])
     aside: Counter[str] = Counter()
     if not there.all():
-        aside[f"no {' and '.join(streams)} stream"] = int((~there).sum())
+        aside[f"no {f' {word} '.join(streams)} stream"] = int((~there).sum())
     recordings = good.select(there)
 
     encoders = _encoders(settings, streams, recordings, notes)
@@ -127,15 +129,22 @@ def make_plan(settings: Settings, found: Catalogue) -> Plan:
     pretext = ask(clips, len(recordings))
     window = settings.loading.window
     for stream in streams:
-        rate = clips[stream].rate or float(np.median(recordings.column(f"{stream}.rate")))
+        rate = _rate(recordings, stream, clips[stream])
         whole, some = WHOLES_A_WINDOW * clips[stream].span, CLIPS_A_WINDOW * pretext.needs(stream)
         window = max(window, (whole if kind.whole else some) / rate)
     recordings = windowed(recordings, window, None)
-    enough = np.logical_and.reduce(
-        [_positions(recordings, s, clips[s]) >= pretext.needs(s) for s in streams]
-    )
+    long = {s: _positions(recordings, s, clips[s]) >= pretext.needs(s) for s in streams}
+    enough = together.reduce(list(long.values()))
+    if kind.partial:
+        for stream, has in long.items():
+            if lacking := int((enough & ~has).sum()):
+                notes.append(
+                    f"{lacking} of {int(enough.sum())} recordings have no {stream}, or less than "
+                    f"{_need(stream, pretext.needs(stream), clips[stream])}: they are left out of "
+                    f"what is asked of {stream}."
+                )
     if not enough.all():
-        need = ", ".join(_need(s, pretext.needs(s), clips[s]) for s in streams)
+        need = f" {word} ".join(_need(s, pretext.needs(s), clips[s]) for s in streams)
         aside[f"shorter than {settings.pretext} needs ({need})"] = int((~enough).sum())
     if enough.sum() < LEAST_RECORDINGS:
         raise DataError(
@@ -174,6 +183,12 @@ def make_plan(settings: Settings, found: Catalogue) -> Plan:
     )
 
 
+def _channels(recordings: Catalogue) -> int:
+    """Of the first series there is."""
+    counts = recordings.column("series.channels")
+    return int(counts[np.isfinite(counts)][0])
+
+
 def _known(column: np.ndarray) -> np.ndarray:
     """Where a column of text holds any."""
     return np.array([value is not None for value in column], bool)
@@ -186,13 +201,31 @@ def _seconds(recordings: Catalogue, stream: str) -> np.ndarray:
 
 
 def _positions(recordings: Catalogue, stream: str, spec: ClipSpec) -> np.ndarray:
-    """Positions each recording has on the grid of a clip, as the reader counts them."""
-    rate = spec.rate or recordings.column(f"{stream}.rate")
-    return np.maximum(np.floor(_seconds(recordings, stream) * rate + 1e-6), 1).astype(np.int64)
+    """Positions each recording has on the grid of a clip, as the reader counts them; 0 where the
+    stream is not there."""
+    rate = spec.rate or recordings.column(f"{stream}.rate") * _grain(stream, spec)
+    count = np.floor(_seconds(recordings, stream) * rate + 1e-6)
+    return np.nan_to_num(np.maximum(count, _grain(stream, spec))).astype(np.int64)
+
+
+def _rate(recordings: Catalogue, stream: str, spec: ClipSpec) -> float:
+    """Positions a second of a typical recording."""
+    native = float(np.nanmedian(recordings.column(f"{stream}.rate")))
+    return spec.rate or native * _grain(stream, spec)
+
+
+def _grain(stream: str, spec: ClipSpec) -> int:
+    """Positions that a sample of the file takes on the grid: a sentence is as many as a clip has
+    words, anything else is one."""
+    return spec.length if stream == "text" else 1
 
 
 def _streams(
-    settings: Settings, kind: type[Pretext], recordings: Catalogue, notes: list[str]
+    settings: Settings,
+    kind: type[Pretext],
+    config: Any,
+    recordings: Catalogue,
+    notes: list[str],
 ) -> list[str]:
     """Which streams to learn from."""
     counts = {s: int(np.isfinite(recordings.column(f"{s}.seconds")).sum()) for s in STREAMS}
@@ -205,16 +238,19 @@ def _streams(
             raise ConfigError(f"{settings.pretext} reads {', '.join(kind.accepts)}, not {stream}.")
     if settings.stream:
         return list(settings.stream)
+    wanted = kind.wants(config, there)
     named = [encoder_catalog.find(name).stream for name in settings.encoder]
-    for stream in named or kind.accepts:
-        if stream in there:
-            if len(there) > 1:
-                notes.append(f"Learning from {stream} (there is {held}); --stream takes another.")
-            return named or [stream]
-    raise DataError(
-        f"{settings.pretext} reads {', '.join(named or kind.accepts)}, but the recordings have "
-        f"{held}. `mainspring pretexts` lists what suits them."
-    )
+    if len(wanted) < 2 and named:
+        wanted = named if set(named) & set(there) else []
+    if not wanted:
+        raise DataError(
+            f"{settings.pretext} reads {', '.join(named or kind.accepts)}, but the recordings have "
+            f"{held}. `mainspring pretexts` lists what suits them."
+        )
+    if set(there) - set(wanted):
+        what = " and ".join(wanted)
+        notes.append(f"Learning from {what} (there is {held}); --stream takes others.")
+    return wanted
 
 
 def _encoders(
@@ -234,7 +270,7 @@ def _encoders(
             notes.append(f"Encoder for {stream}: {name} (--encoder takes another).")
         options = dict(settings.architecture.get(stream, {}))
         if stream == "series":
-            options.setdefault("channels", int(recordings.column("series.channels")[0]))
+            options.setdefault("channels", _channels(recordings))
         if stream == "audio" and "rate" in settings.clip.get(stream, {}):
             options.setdefault("rate", int(settings.clip[stream]["rate"]))
         torch.manual_seed(torch_seed(settings.seed, 0, 0, index))
@@ -264,14 +300,14 @@ def _fit(
     rate and take fewer samples. What the user set himself stays.
     """
     spec, mine = clips[stream], settings.clip.get(stream, {})
-    native = float(np.median(recordings.column(f"{stream}.rate")))
-    rate = spec.rate or native
-    shortest = float(np.quantile(_seconds(recordings, stream), SHORTEST_SHARE))
+    rate = _rate(recordings, stream, spec)
+    native = _rate(recordings, stream, dataclasses.replace(spec, rate=None))
+    shortest = float(np.nanquantile(_seconds(recordings, stream), SHORTEST_SHARE))
 
     def need(changed: ClipSpec) -> int:
         return ask({**clips, stream: changed}, len(recordings)).needs(stream)
 
-    room = int(np.floor(shortest * rate + 1e-6))
+    room = max(int(np.floor(shortest * rate + 1e-6)), _grain(stream, spec))
     if room >= need(spec):
         return spec
     if stream == "video" and "rate" not in mine:

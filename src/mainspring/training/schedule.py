@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -109,10 +110,11 @@ def rate(step: int, steps: int, peak: float, warmup: float, schedule: str = "cos
 
 def average(target: nn.Module, source: nn.Module, decay: float) -> None:
     """Exponential moving average of weights and buffers, in place: t <- decay t + (1 - decay) s."""
+    means, values = (list(itertools.chain(m.parameters(), m.buffers())) for m in (target, source))
+    floats = [i for i, mean in enumerate(means) if mean.is_floating_point()]
     with torch.no_grad():
-        pairs = zip(target.state_dict().values(), source.state_dict().values(), strict=True)
-        for mean, value in pairs:
-            if mean.is_floating_point():
-                mean.lerp_(value.to(mean.dtype), 1 - decay)
-            else:
+        for mean, value in zip(means, values, strict=True):
+            if not mean.is_floating_point():
                 mean.copy_(value)
+        if floats:
+            torch._foreach_lerp_([means[i] for i in floats], [values[i] for i in floats], 1 - decay)

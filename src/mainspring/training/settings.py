@@ -43,6 +43,7 @@ class Settings:
     Attributes:
         data: Folder, glob, manifest or file.
         pretext: Name of the pretext.
+        preset: Name of one of the pretext's presets, such as a row of its paper's table.
         encoder: Names of encoders, one a stream; empty chooses by stream and device.
         stream: Streams to learn from; empty takes the first that pretext and data share.
         steps: Budget in optimiser steps; at most one budget may be given.
@@ -63,6 +64,7 @@ class Settings:
 
     data: str
     pretext: str = "taco"
+    preset: str = ""
     encoder: tuple[str, ...] = ()
     stream: tuple[str, ...] = ()
     steps: int | None = None
@@ -98,16 +100,23 @@ class Settings:
 
 
 def settle(values: Mapping[str, Any]) -> Settings:
-    """The settings of a run: what the user gave, over the recipe of the pretext, over defaults.
+    """The settings of a run: what the user gave, over the preset, over the recipe of the pretext,
+    over defaults.
 
     None and empty lists count as not given. A recipe's encoder, and what it says of architecture
     and clips, belong together: they are left out where the user names an encoder.
 
     Raises:
-        ConfigError: If a setting is unknown, or settings contradict each other.
+        ConfigError: If a setting or the preset is unknown, or settings contradict each other.
     """
-    given = {k: v for k, v in values.items() if v is not None and v != () and v != []}
-    recipe = dict(find(given.get("pretext", Settings.pretext)).recipe)
+    given = {k: v for k, v in values.items() if v is not None and v not in ((), [], "")}
+    name = given.get("pretext", Settings.pretext)
+    kind = find(name)
+    recipe = dict(kind.recipe)
+    if "preset" in given:
+        if given["preset"] not in kind.presets:
+            raise unknown(f"preset of {name}", given["preset"], kind.presets)
+        recipe = _over(recipe, kind.presets[given["preset"]])
     if "encoder" in given:
         recipe = {k: v for k, v in recipe.items() if k not in ("encoder", "architecture", "clip")}
     if any(name in given for name in BUDGETS):

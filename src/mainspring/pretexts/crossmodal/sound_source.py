@@ -1,0 +1,360 @@
+"""Sound source: where in the picture does this sound come from?
+
+Arandjelovic and Zisserman, "Objects that sound", ECCV 2018, Section 4 (AVOL-Net). A sound becomes
+one vector, a picture one vector a place. Their cosines are a map over the picture, and the largest
+of them says how well the two belong together. To tell which sound belongs to which picture, the
+map has to be high where the sound comes from; nobody ever says where that is.
+
+Of the paper: a vector a place and one a sound in a space of 128, their similarities as the map, its
+(here smooth) maximum as the score. Changed here: the paper asks of one pair at a time whether it
+belongs together (logistic loss); here every picture is compared with every sound of the batch and
+the other way round, as in EZ-VSL (Mo and Morgado, "Localizing visual sounds the easy way", ECCV
+2022), which has cosines and both directions too. The paper sees one frame; here a clip of frames
+has a map each where its encoder keeps them apart (`temporal_stride` 1 of the residual networks), so
+that what moves when the sound begins can be seen.
+
+Other published ways to make one score of a map are settings: attention (Senocak et al., "Learning
+to localize sound source in visual scenes", CVPR 2018) and the tri-map (Chen et al., "Localizing
+visual sounds the hard way", CVPR 2021), which also has the background of a picture as a negative.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+from torch.utils.checkpoint import checkpoint
+
+from mainspring.augment.video import centre
+from mainspring.clips import ClipSpec, Draw, Timeline, fit, regular
+from mainspring.encoders.encoder import Encoder, as_float_image
+from mainspring.encoders.joint import JointHead
+from mainspring.errors import ConfigError, unknown
+from mainspring.pretexts.content import content_change
+from mainspring.pretexts.pretext import Answer, Batch, Features, Outcome, Pretext
+from mainspring.pretexts.silence import FLOOR_DECIBELS, heard
+
+Cosines = Float[Tensor, "clip sound place"]
+Scores = Float[Tensor, "clip sound"]
+
+TOGETHER = 2**26
+"""Cosines held at a time: 256 MiB of them."""
+INSIDE, OUTSIDE, SOFTNESS = 0.65, 0.4, 0.03
+"""Of the tri-map (Chen et al., Section 4.1): cosines above the first are the source, below the
+second the background, and how soft the two borders are."""
+
+
+@dataclass(frozen=True)
+class SoundSourceConfig:
+    """Settings of `SoundSource`.
+
+    Attributes:
+        clips: Clips of a recording.
+        apart: From the start of one clip to that of the next at least, in clips' lengths.
+        within: Other clips of the same recording are negatives too. They look and sound alike, so
+            that only what happens tells them apart; the papers draw one clip a recording.
+        pool: How a map becomes a score. "max" is the papers': it gives a gradient to one place
+            alone, which suits encoders that were trained on pictures before (EZ-VSL) or for very
+            long. From random weights the log-sum-exp "soft", whose gradient reaches all places and
+            the largest most, learns sooner: of the sources in a small world (two coloured squares,
+            the tone of one; 150 and 200 steps of two networks, three seeds) it found 100 and 94 %,
+            "attend", Senocak's weighted mean, 86 and 94 %, "trimap", Chen's mean over what is above
+            a threshold, 46 and 92 %, and "max" 27 and 81 %.
+        background: The places of the own picture that are below a threshold are one more negative
+            (Chen et al., Section 3.3).
+        temperature: Of the softmax over the batch; EZ-VSL has 0.03, Chen et al. 0.07.
+        width: Of the space in which cosines are taken (AVOL-Net: 128).
+        floor: Decibels of full scale below which a clip is silent and not asked of.
+        moving: Show each frame as its difference from the mean of its clip, on grey. The papers'
+            sources (a guitar, a dog) are known by their looks and come in millions of scenes; where
+            few scenes are seen and what moves is what sounds, backgrounds are in the way: on the
+            generated world learning sets in before step 100 with it and at about step 400 without.
+            The encoder then expects such clips; False where looks are what tells.
+        flip: Chance of a horizontal flip of a clip; its map flips with it.
+        jitter: Strength of colour jitter, alike in all frames of a clip.
+    """
+
+    clips: int = 2
+    apart: float = 1.0
+    within: bool = True
+    pool: str = "soft"
+    background: bool = False
+    temperature: float = 0.07
+    width: int = 128
+    floor: float = FLOOR_DECIBELS
+    moving: bool = True
+    flip: float = 0.5
+    jitter: float = 0.0
+
+
+class SoundSource(Pretext):
+    """Tells which sound belongs to which picture by the best place for it."""
+
+    question = "Where in the picture does this sound come from?"
+    citation = "Arandjelovic and Zisserman, Objects that sound, ECCV 2018"
+    accepts = ("video", "audio")
+    apart = True
+    recipe: ClassVar[dict[str, Any]] = {
+        "clip": {"video": {"size": 112, "crop": 0}},
+        "architecture": {"video": {"temporal_stride": 1}},
+    }
+    """A grid of 7 by 7 places for every frame; the paper's is 14 by 14 of one frame of 224 px."""
+    Config: ClassVar[type] = SoundSourceConfig
+
+    config: SoundSourceConfig
+
+    def __init__(
+        self,
+        clips: Mapping[str, ClipSpec],
+        dims: Mapping[str, int],
+        recordings: int,
+        config: SoundSourceConfig,
+    ) -> None:
+        super().__init__(clips, dims, recordings, config)
+        if set(clips) != set(self.accepts):
+            raise ConfigError(
+                f"sound_source learns from video and audio together, not from "
+                f"{', '.join(clips)} alone. Use recordings with both."
+            )
+        if config.clips < 1 or config.apart < 0 or config.temperature <= 0 or config.width < 1:
+            raise ConfigError(
+                f"sound_source takes clips and width of at least 1, apart of at least 0 and a "
+                f"positive temperature, not clips {config.clips}, width {config.width}, apart "
+                f"{config.apart}, temperature {config.temperature}."
+            )
+        if config.pool not in POOLS:
+            raise unknown("pool", config.pool, POOLS)
+        if config.moving and clips["video"].length < 2:
+            raise ConfigError(
+                "In a clip of one frame nothing moves. Use longer clips of video, or set "
+                "question.moving to false."
+            )
+        self.change = content_change("video", clips["video"], config.flip, config.jitter)
+        self.places = JointHead(dims["video"], config.width)
+        self.sound = JointHead(dims["audio"], config.width)
+
+    @classmethod
+    def wants(cls, config: Any, there: Mapping[str, int]) -> list[str]:
+        """Both streams or nothing."""
+        return list(cls.accepts) if set(cls.accepts) <= set(there) else []
+
+    def joint(self) -> dict[str, nn.Module]:
+        """The heads; that of pictures suits a place's token as well as a whole clip's embedding."""
+        return {"video": self.places, "audio": self.sound}
+
+    def needs(self, stream: str) -> int:
+        """Room for all clips of a recording, `apart` from each other."""
+        reach = 1 + (self.config.clips - 1) * self.config.apart
+        return math.ceil(self.clips[stream].span * reach)
+
+    def draw(self, timeline: Timeline, rng: np.random.Generator) -> dict[str, Draw]:
+        """Some instants, and around each a clip of pictures and one of sound."""
+        count, extents = self.config.clips, timeline.extents
+        half = max(self.clips[s].span / extents[s].rate for s in self.accepts) / 2
+        room = max(0.0, min(extents[s].seconds for s in self.accepts) - 2 * half)
+        gap = min(2 * half * self.config.apart, room / max(1, count - 1))
+        offsets = np.sort(rng.uniform(0, room - (count - 1) * gap + 1e-9, count))
+        clips = around(timeline, self.clips, half + offsets + gap * np.arange(count))
+        return {stream: Draw(rows, {"clip": np.arange(count)}) for stream, rows in clips.items()}
+
+    def encode(self, encoders: Mapping[str, Encoder], batch: Batch) -> Features:
+        """A vector a place (batch, clip, t, h, w, width), one a sound (batch, clip, width), and
+        which clips are heard."""
+        pictures, seen = batch["video"].flat()
+        sounds, there = batch["audio"].flat()
+        changed = self.shown(self.change(pictures, batch.generator))
+        tokens = encoders["video"].tokens(changed, seen)
+        features = {
+            "places": self.places(tokens),
+            "sound": self.sound(encoders["audio"](sounds, there)),
+            "heard": heard(sounds, there, self.config.floor) & seen.any(1),
+            "embedding": encoders["video"].embed(tokens.detach(), seen),
+        }
+        return {name: value.unflatten(0, (len(batch), -1)) for name, value in features.items()}
+
+    def shown(self, pictures: Tensor) -> Float[Tensor, "n time height width 3"]:
+        """Pixels in [0, 1] as the encoder is to see them."""
+        pixels = as_float_image(pictures)
+        if not self.config.moving:
+            return pixels
+        return (pixels - pixels.mean(1, keepdim=True) + 0.5).clamp_(0, 1)
+
+    def ask(self, features: Features, batch: Batch) -> Outcome:
+        """Which sound belongs to these pictures, and which pictures to this sound; silent clips
+        take no part."""
+        asked = features["heard"].flatten()
+        places = features["places"].flatten(0, 1).flatten(1, 3)[asked]
+        sounds = features["sound"].flatten(0, 1)[asked]
+        recording = batch.recording.repeat_interleave(self.config.clips)[asked]
+        scores = compare(places, sounds, POOLS[self.config.pool], self.config.temperature)
+        own = torch.einsum("npd,nd->np", places, sounds)
+        other = None
+        if self.config.background:
+            other = _background(own) / self.config.temperature
+        allowed = recording[:, None] != recording[None, :]
+        if self.config.within:
+            allowed = torch.ones_like(allowed)
+        allowed = allowed.fill_diagonal_(True)
+        chance = float((1 / allowed.sum(1)).mean()) if len(own) else 1.0
+        loss, answers = places.sum() * 0.0, {}
+        for name, rows in {"sound": scores, "picture": scores.T}.items():
+            part, accuracy = choose_own(rows, allowed, other)
+            loss = loss + part / 2
+            answers[name] = Answer(accuracy, chance)
+        largest = own.detach().amax(1) if len(own) else own.detach().new_zeros(1)
+        return Outcome(
+            loss=loss,
+            answers=answers,
+            metrics={
+                "silent": 1 - asked.float().mean(),
+                "map_max": largest.mean(),
+                "map_mean": own.detach().sum() / max(1, own.numel()),
+            },
+            embedding=features["embedding"].detach().flatten(0, 1),
+        )
+
+
+def around(
+    timeline: Timeline, clips: Mapping[str, ClipSpec], seconds: np.ndarray
+) -> dict[str, Int64[np.ndarray, "view time"]]:
+    """Clips of pictures and of sound whose middles are at the same instants.
+
+    Pictures lie on the coarser grid, so the instants are moved to where their clips have their
+    middles; what would reach beyond the recording is held at its ends.
+
+    Args:
+        timeline: Of a recording with both streams.
+        clips: How each is cut.
+        seconds: The instants, (view,).
+    """
+    spec, extent = clips["video"], timeline["video"]
+    first = np.floor(seconds * extent.rate - spec.span / 2 + 0.5)
+    last = max(0, extent.length - spec.span)
+    middles = (np.clip(first, 0, last) + spec.span / 2) / extent.rate
+    rows = {}
+    for stream in ("video", "audio"):
+        spec, extent = clips[stream], timeline[stream]
+        starts = np.maximum(0, middles * extent.rate - spec.span / 2)
+        rows[stream] = np.stack(
+            [
+                fit(regular(float(start), spec.length, spec.stride), extent.length)
+                for start in starts
+            ]
+        )
+    return rows
+
+
+@torch.no_grad()
+def maps(
+    encoders: Mapping[str, Encoder],
+    pretext: SoundSource,
+    pictures: Tensor,
+    sounds: Float[Tensor, "n time"],
+) -> Float[Tensor, "n t h w"]:
+    """Where each sound comes from in its pictures: cosines over the grid of the video encoder.
+
+    Args:
+        encoders: "video" and "audio", in evaluation mode.
+        pretext: What they were trained with.
+        pictures: (n, frames, height, width, 3), as the reader delivers them; the encoder sees the
+            middle of them, as large as its clips.
+        sounds: Of the same clips.
+    """
+    seen = pretext.shown(centre(pictures, pretext.clips["video"].crop))
+    places = pretext.places(encoders["video"].tokens(seen))
+    return torch.einsum("nthwd,nd->nthw", places, pretext.sound(encoders["audio"](sounds)))
+
+
+def compare(
+    places: Float[Tensor, "clip place width"],
+    sounds: Float[Tensor, "sound width"],
+    pool: Callable[[Cosines, float], Scores],
+    temperature: float,
+    together: int = TOGETHER,
+) -> Scores:
+    """Every clip's pictures with every sound: the pooled map over the temperature.
+
+    At most `together` cosines are held at a time; where that takes several parts, each is computed
+    again for its gradient.
+    """
+
+    def part(some: Float[Tensor, "clip place width"]) -> Scores:
+        return pool(torch.einsum("npd,md->nmp", some, sounds), temperature)
+
+    rows = max(1, together // max(1, places.shape[1] * len(sounds)))
+    if rows >= len(places):
+        return part(places)
+    return torch.cat([checkpoint(part, some, use_reentrant=False) for some in places.split(rows)])
+
+
+def choose_own(
+    scores: Float[Tensor, "n n"],
+    allowed: Bool[Tensor, "n n"],
+    other: Float[Tensor, "n"] | None = None,
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Cross-entropy of choosing one's own (the diagonal) among what is allowed, and the accuracy.
+
+    Args:
+        scores: Of each row's choices.
+        allowed: Which of them there are; the diagonal always.
+        other: One more wrong choice a row, which the accuracy leaves out.
+
+    Returns:
+        The mean loss, 0 without rows, and the share of rows whose own is above all others; a tie
+        counts as wrong.
+    """
+    right = scores.diagonal()
+    choices = scores.masked_fill(~allowed, -torch.inf)
+    wrong = choices.detach().clone().fill_diagonal_(-torch.inf)
+    if other is not None:
+        choices = torch.cat([choices, other[:, None]], 1)
+    count = max(1, len(scores))
+    loss = (choices.logsumexp(1) - right).sum() / count
+    return loss, (right[:, None] > wrong).all(1).sum() / count
+
+
+def _largest(cosines: Cosines, temperature: float) -> Scores:
+    """AVOL-Net, Section 4.1: the best place."""
+    return cosines.amax(2) / temperature
+
+
+def _soft(cosines: Cosines, temperature: float) -> Scores:
+    """A smooth maximum: the log of the mean over places of exp(cosine / temperature)."""
+    return (cosines / temperature).logsumexp(2) - math.log(cosines.shape[2])
+
+
+def _attend(cosines: Cosines, temperature: float) -> Scores:
+    """Senocak et al., Section 3.2: places weighted by a softmax over the map. The weighted vectors
+    are not brought to length 1 again, so the score is the weighted mean of the cosines."""
+    return ((cosines / temperature).softmax(2) * cosines).sum(2) / temperature
+
+
+def _trimap(cosines: Cosines, temperature: float) -> Scores:
+    """Chen et al., Section 3.3: the mean over what is above a soft threshold; as in the released
+    code also for pairs that do not belong together, where the paper has the plain mean."""
+    return _mean(cosines, (cosines - INSIDE) / SOFTNESS) / temperature
+
+
+POOLS: dict[str, Callable[[Cosines, float], Scores]] = {
+    "max": _largest,
+    "soft": _soft,
+    "attend": _attend,
+    "trimap": _trimap,
+}
+
+
+def _background(own: Float[Tensor, "n place"]) -> Float[Tensor, "n"]:
+    """Chen et al., Section 3.3: the mean over what is below a soft threshold in one's own map."""
+    return _mean(own, (OUTSIDE - own) / SOFTNESS)
+
+
+def _mean(values: Float[Tensor, "*rows place"], above: Float[Tensor, "*rows place"]) -> Tensor:
+    """The mean over places weighted by sigmoid(above), also where all weights are near 0."""
+    return (values * logsigmoid(above).softmax(-1)).sum(-1)
