@@ -152,10 +152,12 @@ def test_a_weight_that_is_no_share_is_refused():
         hierarchical(*views(), instance=2.0)
 
 
-def test_coarse_products_change_little():
-    exact = views(series=4, time=40, dim=32, dtype=torch.float32)
-    rough = views(series=4, time=40, dim=32, dtype=torch.float32)
-    first, second = hierarchical(*exact), hierarchical(*rough, coarse=True)
+@pytest.mark.parametrize("cells", [2**22, 3000])
+@pytest.mark.parametrize("time", [10, 32, 75])
+def test_coarse_products_change_little(time, cells):
+    exact = views(series=4, time=time, dim=32, dtype=torch.float32)
+    rough = views(series=4, time=time, dim=32, dtype=torch.float32)
+    first, second = hierarchical(*exact), hierarchical(*rough, coarse=True, cells=cells)
     first.backward()
     second.backward()
     assert float(second.detach()) == pytest.approx(float(first.detach()), rel=1e-2)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -24,6 +25,10 @@ from mainspring.errors import ConfigError
 
 CELLS = 2**22
 """Similarities held at a time: 16 MiB in float32, about as much as a processor's caches hold."""
+
+GRAIN = 64
+"""Products in bfloat16 are of multiples of so many rows: the processor's kernels for them are made
+anew for each shape they meet, in which time a dozen products are done."""
 
 Pairs = Float[Tensor, "series 2 time dim"]
 There = Bool[Tensor, "series time"]
@@ -161,7 +166,9 @@ def contrast(
     if double < 3:
         return loss
     scale = _scale(members, weight)
-    used = vectors.bfloat16() if coarse else vectors
+    coarse = coarse and double >= GRAIN
+    used = F.pad(vectors.bfloat16(), (0, 0, 0, -double % GRAIN)) if coarse else vectors
+    wide = used.shape[1]
     side = max(1, min(groups, cells // double**2))
     rows = double if side > 1 else max(1, min(double, cells // double))
     for begin in range(0, groups, side):
@@ -169,7 +176,10 @@ def contrast(
         part, share, total = used[some], scale[some], None
         for first in range(0, double, rows):
             row = slice(first, min(first + rows, double))
-            alike = torch.bmm(part[:, row], part.transpose(1, 2)).to(vectors.dtype)
+            asks = part if rows == double else part[:, row]
+            alike = torch.bmm(asks, part.transpose(1, 2))
+            if coarse:
+                alike = alike[:, : row.stop - first, :double].to(vectors.dtype)
             _diagonal(alike, 0, first, 1, row.stop - first).fill_(-torch.inf)
             if there is not None:
                 alike.masked_fill_(~there[some, None, :], -torch.inf)
@@ -186,17 +196,28 @@ def contrast(
                 said -= 1
             if there is not None:
                 odds.masked_fill_(~there[some, row, None], 0.0)
-            odds = odds.mul_(share[:, None, None]).to(used.dtype)
+            odds.mul_(share[:, None, None])
             if rows == double:  # both roles of a row, query and key, in one product
-                total = torch.bmm(odds + odds.transpose(1, 2), part)
+                odds = odds + odds.transpose(1, 2)
+            if coarse:
+                odds = _padded(odds, asks.shape[1], wide)
+            if rows == double:
+                total = torch.bmm(odds, part)
                 continue
-            total = torch.zeros_like(part) if total is None else total
+            total = vectors.new_zeros(part.shape) if total is None else total
             total[:, row] += torch.bmm(odds, part)
-            total += torch.bmm(odds.transpose(1, 2), part[:, row])
+            total += torch.bmm(odds.transpose(1, 2), asks)
         if grad is not None and total is not None:
             mine = grad[some]
-            mine += total.view(mine.shape)
+            mine += total[:, :double].reshape(mine.shape)
     return loss
+
+
+def _padded(values: Tensor, rows: int, columns: int) -> Tensor:
+    """Values in bfloat16, and zeros after them."""
+    out = values.new_zeros(len(values), rows, columns, dtype=torch.bfloat16)
+    out[:, : values.shape[1], : values.shape[2]] = values
+    return out
 
 
 def _scale(members: Members, weight: float) -> Float[Tensor, "group"]:

@@ -89,7 +89,6 @@ class TS2Vec(Pretext):
             "series": {"normalise": "none", "pool": "max", "missing": "channel", "dropout": 0.1}
         },
         "optimiser": {"lr": 1e-3, "schedule": "constant", "warmup": 0.0, "mean": True},
-        "precision": "fp32",
     }
 
     config: TS2VecConfig
