@@ -37,9 +37,12 @@ SETTINGS: dict[str, Any] = {
     "optimiser": {"lr": 2e-3, "warmup": 0.1},
     "loading": {"holdout": 0.0},
 }
-QUESTION = {"jitter": 0.0, "dropout": 0.0, "mask_frames": 0, "mask_bands": 0}
+QUESTION = {
+    "jitter": 0.0, "dropout": 0.0, "mask_frames": 0, "mask_bands": 0,
+    "steps": 8, "hidden": 256, "width": 128,
+}  # fmt: skip
 """A few hundred steps on a small clean world leave nothing for jitter, dropout and masks to save
-from: with them the first 300 steps stay near chance."""
+from: with them the first 300 steps stay near chance. The heads see when things happen."""
 
 
 def main() -> None:

@@ -25,9 +25,11 @@ import numpy as np
 import torch
 
 from mainspring import api
-from mainspring.evaluate import sounding
+from mainspring.evaluate import balls, sounding
+from mainspring.evaluate.balls import Moments
 from mainspring.evaluate.drawing import FAINT, GOOD, INK, canvas, png
-from mainspring.evaluate.sounding import Maps, Moments, Scene
+from mainspring.evaluate.localise import Maps
+from mainspring.evaluate.sounding import Scene
 from mainspring.pretexts.crossmodal.sound_source import SoundSource
 from mainspring.recordings.demo import make_world
 from mainspring.recordings.demo.picture import SIZE
@@ -66,9 +68,9 @@ def one_seed(place: Path, world: Path, seed: int, steps: int, log: Log) -> dict[
     train(plan, run, steps, log, open_fabric(settings))
     films = [plan.held[row].uri for row in range(len(plan.held))]
     kinds = {
-        "impacts alone": sounding.impacts(world, films),
-        "all impacts": sounding.impacts(world, films, alone=False),
-        "humming": sounding.hums(world, films),
+        "impacts alone": balls.impacts(world, films),
+        "all impacts": balls.impacts(world, films, alone=False),
+        "humming": balls.hums(world, films),
     }
     found, shown = {}, []
     for kind, moments in kinds.items():
@@ -145,18 +147,19 @@ def tell(results: list[dict[str, Any]]) -> None:
         some = [score["trained"] for score in scores]
         print(
             f"\n{kind}: {np.mean([s.moments for s in some]):.0f} moments a seed; chance is "
-            f"{cell([s.chance for s in some])} % to point, "
-            f"{cell([s.overlap_chance for s in some])} % IoU"
+            f"{cell([s.ball.pointing_chance for s in some])} % to point, "
+            f"{cell([s.ball.area_chance for s in some])} % IoU"
         )
         print("| map | pointing, % | times chance | on a ball, % | which, % | IoU, % |")
         print("|---|---|---|---|---|---|")
         for arm in scores[0]:
             mine = [score[arm] for score in scores]
+            found = [s.ball for s in mine]
             print(
-                f"| {arm} | {cell([s.pointing for s in mine])} "
-                f"| {cell([s.pointing / s.chance for s in mine], 1)} "
+                f"| {arm} | {cell([s.pointing.mean for s in found])} "
+                f"| {cell([s.pointing.mean / s.pointing_chance for s in found], 1)} "
                 f"| {cell([s.either for s in mine])} | {cell([s.which for s in mine])} "
-                f"| {cell([s.overlap for s in mine])} |"
+                f"| {cell([s.area.mean for s in found])} |"
             )
 
 

@@ -209,3 +209,22 @@ def test_a_head_without_its_encoder_and_a_damaged_one(tmp_path: Path) -> None:
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(RunError, match=r"joint.safetensors is damaged"):
         load_encoder(tmp_path)
+
+
+def test_a_head_of_several_steps_sees_when_things_happen():
+    torch.manual_seed(0)
+    encoder = LogMel(width=4).eval()
+    early = torch.zeros(1, 16000)
+    early[:, 2000:4000] = torch.randn(2000) * 0.3
+    late = early.roll(10000, 1)
+    told = []
+    for steps in (1, 4):
+        head = JointHead(encoder.dim, 8, steps=steps)
+        assert JointHead(**head.settings).settings == head.settings
+        taken = [head.taken(encoder, encoder.tokens(sound)) for sound in (early, late)]
+        assert taken[0].shape == (1, encoder.dim * steps)
+        told.append(float(torch.cosine_similarity(*taken).detach()))
+        joined = Joined(encoder, head)
+        torch.testing.assert_close(joined(early), head(taken[0]))
+        torch.testing.assert_close(joined(early), joined.embed(joined.tokens(early)))
+    assert told[1] < told[0]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from mainspring.encoders.catalog import find
 from mainspring.errors import DataError
-from mainspring.evaluate.localise import boxes, discs, enlarged, highest, localise, points_of
+from mainspring.evaluate.localise import boxes, discs, enlarge, highest, localise, points
 
 SIZE = (48, 64)
 
@@ -17,8 +19,8 @@ def scene(seed: int, count: int = 30) -> tuple[np.ndarray, np.ndarray]:
 
 
 def bumps(places: np.ndarray, width: float = 10.0) -> np.ndarray:
-    """Maps of 6 x 8 cells, each largest where the object is."""
-    down, right = (np.arange(6)[:, None] + 0.5) * 8, (np.arange(8) + 0.5) * 8
+    """Maps that are largest where the object is."""
+    down, right = np.arange(SIZE[0])[:, None] + 0.5, np.arange(SIZE[1]) + 0.5
     away = (right - places[:, 0, None, None]) ** 2 + (down - places[:, 1, None, None]) ** 2
     return np.exp(-away / width**2).astype(np.float32)
 
@@ -38,21 +40,20 @@ def test_discs_and_boxes_pixel_by_pixel() -> None:
 def test_every_score_equals_the_loop() -> None:
     places, radii = scene(1, 5)
     truth = discs(places, radii, SIZE)
-    maps = bumps(places) + np.random.default_rng(2).normal(0, 0.3, (5, 6, 8)).astype(np.float32)
-    found, fine = localise(maps, truth, np.arange(5)), enlarged(maps, SIZE)
+    maps = bumps(places) + np.random.default_rng(2).normal(0, 0.3, (5, *SIZE)).astype(np.float32)
+    found = localise(maps, truth, np.arange(5))
     for row in range(5):
-        cell = divmod(int(maps[row].argmax()), 8)
-        assert found.pointing.correct[row] == truth[row, cell[0] * 8 + 4, cell[1] * 8 + 4]
-        low, high = fine[row].min(), fine[row].max()
+        assert found.pointing.correct[row] == truth[row].flat[maps[row].argmax()]
+        low, high = (float(end) for end in (maps[row].min(), maps[row].max()))
         both = either = 0
         for y in range(SIZE[0]):
             for x in range(SIZE[1]):
-                marked = fine[row, y, x] >= (low + high) / 2
+                marked = maps[row, y, x] >= (low + high) / 2
                 both += marked and truth[row, y, x]
                 either += marked or truth[row, y, x]
         assert found.half.correct[row] == pytest.approx(both / either)
         size = int(truth[row].sum())
-        top = set(np.argsort(fine[row].ravel())[-size:].tolist())
+        top = set(np.argsort(maps[row].ravel())[-size:].tolist())
         object_ = set(np.flatnonzero(truth[row]).tolist())
         assert found.area.correct[row] == pytest.approx(len(top & object_) / len(top | object_))
     assert found.pointing_chance == pytest.approx(truth.mean())
@@ -69,11 +70,11 @@ def test_maps_that_know_beat_those_that_do_not() -> None:
     assert said["interval"][0] > 3 * said["chance"]
 
 
-def test_a_map_without_an_opinion_is_chance() -> None:
+def test_a_map_without_an_opinion_is_no_better_than_chance() -> None:
     places, radii = scene(4, 200)
     truth = discs(places, radii, SIZE)
-    found = localise(np.full((200, 6, 8), 0.3, np.float32), truth, np.arange(200))
-    assert found.pointing.mean == pytest.approx(found.pointing_chance, rel=0.05)
+    found = localise(np.full((200, *SIZE), 0.3, np.float32), truth, np.arange(200))
+    assert found.pointing.mean == 0  # the corner, where no object is
     assert found.half.mean == pytest.approx(found.half_chance) == pytest.approx(truth.mean())
     assert found.area.mean == pytest.approx(found.area_chance)
 
@@ -106,12 +107,16 @@ def test_a_larger_radius_is_a_margin() -> None:
     assert np.isnan(wide.pointing_swapped)
 
 
-def test_equal_cells_share_the_point_and_equal_pixels_the_area() -> None:
-    maps = np.array([[[1, 0], [1, 0]]], np.float32)
-    points = points_of(maps, (4, 4))
-    assert points[0, 1, 1] == points[0, 3, 1] == 0.5
-    fine = np.array([[[3.0, 2.0], [2.0, 1.0]]])
-    np.testing.assert_allclose(highest(fine, np.array([2])), [[[1, 0.5], [0.5, 0]]])
+def test_the_point_of_a_map_whose_last_token_is_highest_is_what_that_token_looks_at() -> None:
+    grid = np.zeros((1, 6, 6), np.float32)
+    grid[0, 5, 5] = 1
+    (point,) = points(enlarge(grid, 96, 96))
+    assert point.sum() == point[80, 80] == 1
+
+
+def test_equal_pixels_at_the_edge_share_the_area() -> None:
+    levels = np.array([[[3.0, 2.0], [2.0, 1.0]]])
+    np.testing.assert_allclose(highest(levels, np.array([2])), [[[1, 0.5], [0.5, 0]]])
 
 
 def test_objects_out_of_the_picture_and_broken_maps_are_refused() -> None:
@@ -122,3 +127,50 @@ def test_objects_out_of_the_picture_and_broken_maps_are_refused() -> None:
     maps[0, 0, 0] = np.nan
     with pytest.raises(DataError, match="0 objects have no pixel and 1 maps are not finite"):
         localise(maps, truth[[0, 0]], np.arange(2))
+
+
+def test_enlarged_maps_keep_levels_and_slopes() -> None:
+    flat = np.full((1, 6, 6), 0.3, np.float32)
+    np.testing.assert_allclose(enlarge(flat, 96, 96), 0.3, atol=1e-6)
+    slope = np.tile(np.arange(6, dtype=np.float32), (1, 6, 1))
+    np.testing.assert_allclose(
+        enlarge(slope, 96, 96)[0, 50, 16:64], np.arange(16, 64) / 16, atol=1e-5
+    )
+
+
+def test_what_two_tokens_see_alike_lies_between_them() -> None:
+    grid = np.zeros((1, 6, 6), np.float32)
+    grid[0, 2:4, 1] = 1
+    assert divmod(int(enlarge(grid, 96, 96).argmax()), 96) == (40, 16)
+
+
+@pytest.mark.parametrize(("size", "crop", "first"), [(96, 0, 0), (192, 0, 0), (96, 48, 24)])
+def test_a_token_lies_on_the_pixel_it_looks_at(size: int, crop: int, first: int) -> None:
+    grid = np.zeros((1, 6, 6), np.float32)
+    grid[0, 2, 4] = 1
+    row, column = divmod(int(enlarge(grid, 96, size, crop).argmax()), 96)
+    cell = (crop or size) / 6 * 96 / size
+    assert (row, column) == (first + 2 * cell, first + 4 * cell)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("r2plus1d_tiny", {}), ("r3d18", {"width": 4}), ("slow18", {"width": 8})],
+)
+def test_convolutional_encoders_look_at_the_first_pixel_of_a_cell(
+    name: str, settings: dict
+) -> None:
+    """Where, by the gradient, the middle token of a grid gets its value from."""
+    size, places = 192, []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        encoder = find(name)(**settings)
+        pixels = torch.rand(2, 2, size, size, 3, requires_grad=True)
+        tokens = encoder.tokens(pixels)
+        middle = tokens.shape[2] // 2
+        tokens[:, :, middle, middle].square().sum().backward()
+        weight = pixels.grad.square().sum((0, 1, 4))
+        along = torch.arange(size).float()
+        places += [float(weight.sum(axis) @ along / weight.sum()) for axis in (0, 1)]
+    cell = size / tokens.shape[2]
+    assert np.mean(places) == pytest.approx(cell * middle, abs=cell / 5)

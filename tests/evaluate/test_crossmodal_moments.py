@@ -11,7 +11,7 @@ import torch
 from mainspring.clips import NOTHING, ClipSpec, Extent, Timeline
 from mainspring.encoders.encoder import Encoder
 from mainspring.errors import DataError
-from mainspring.evaluate.moments import around, moments
+from mainspring.evaluate.moments import moments
 from mainspring.recordings.recording import Recording
 
 SPECS = {
@@ -112,14 +112,6 @@ def test_a_recording_shorter_than_a_clip_is_one_moment_of_all_of_it() -> None:
     assert found.vectors["series"][0, 0] == pytest.approx(0.25, abs=1e-6)
     held = np.minimum(np.arange(50), 24) + 0.5
     assert found.vectors["audio"][0, 0] == pytest.approx(held.mean() / 50, rel=1e-5)
-
-
-def test_of_text_the_sentence_that_is_said_then() -> None:
-    extent = Extent(12, 12 / 9)  # three sentences of four words over nine seconds
-    middles = np.array([0.0, 2.9, 3.1, 8.9, 9.0, 12.0])
-    sentence = around(middles, "text", SPECS["text"], extent)
-    np.testing.assert_array_equal(sentence[:, 0] // 4, [0, 0, 1, 2, 2, 2])
-    np.testing.assert_array_equal(sentence - sentence[:, :1], np.tile(np.arange(4), (6, 1)))
 
 
 def test_recordings_that_lack_a_stream_or_are_silent_are_left_out_with_the_reason() -> None:

@@ -9,15 +9,16 @@ import torch
 from torch import nn
 
 from mainspring.clips import ClipSpec
-from mainspring.encoders.catalog import find
 from mainspring.encoders.encoder import Encoder
 from mainspring.errors import DataError
-from mainspring.evaluate import sounding
-from mainspring.evaluate.sounding import Moments, Scene, attention, enlarge, score, watch
+from mainspring.evaluate import balls, sounding
+from mainspring.evaluate.balls import Moments
+from mainspring.evaluate.sounding import Scene, attention, score, watch
 from mainspring.pretexts.crossmodal.sound_source import SoundSource, SoundSourceConfig
 from mainspring.recordings.demo import make_world
 from mainspring.recordings.demo.picture import SIZE
 from mainspring.recordings.reader import Reader
+from mainspring.recordings.recording import Recording
 
 CLIPS = {"video": ClipSpec(5, 20.0, size=48), "audio": ClipSpec(2000, 16000.0)}
 
@@ -50,7 +51,7 @@ def drawn(discs):
 
 def test_impacts_are_where_and_when_the_truth_says(world, films):
     truth = pq.read_table(world / "truth.parquet").to_pylist()
-    found = sounding.impacts(world, films, alone=False)
+    found = balls.impacts(world, films, alone=False)
     assert len(found) == len(truth) > 20
     for i, row in enumerate(truth):
         assert found.films[i] == str(world / row["uri"])
@@ -58,25 +59,25 @@ def test_impacts_are_where_and_when_the_truth_says(world, films):
         # Tracks have a place every 50 ms, between which a bounce cannot be seen.
         assert np.hypot(*(found.sounding[i, :2] - (row["x"], row["y"]))) < 8
         assert 7.4 < found.sounding[i, 2] < 10.6
-    alone = sounding.impacts(world, films)
+    alone = balls.impacts(world, films)
     assert 0 < len(alone) < len(found)
     for film, second, disc in zip(alone.films, alone.seconds, alone.sounding, strict=True):
         near = [
             row for row in truth
-            if str(world / row["uri"]) == film and abs(row["time"] - second) < sounding.RINGS
+            if str(world / row["uri"]) == film and abs(row["time"] - second) < balls.RINGS
         ]  # fmt: skip
         assert len({row["object"] for row in near}) == 1
         assert np.hypot(disc[0] - near[0]["x"], disc[1] - near[0]["y"]) < 25
 
 
 def test_nothing_but_the_hum_is_heard_at_the_moments_of_humming(world, films):
-    found = sounding.hums(world, films)
+    found = balls.hums(world, films)
     truth = pq.read_table(world / "truth.parquet").to_pylist()
     tracks = pq.read_table(world / "tracks.parquet").to_pylist()
     assert len(found) > 5
     for i, film in enumerate(found.films):
         times = [row["time"] for row in truth if str(world / row["uri"]) == film]
-        assert min(abs(time - found.seconds[i]) for time in times) >= sounding.RINGS
+        assert min(abs(time - found.seconds[i]) for time in times) >= balls.RINGS
         (radius,) = {
             row["radius"] for row in tracks if str(world / row["uri"]) == film and row["sounding"]
         }
@@ -87,11 +88,9 @@ def test_nothing_but_the_hum_is_heard_at_the_moments_of_humming(world, films):
 def test_clips_show_the_balls_where_they_are_said_to_be(world, films, length, stride):
     clips = {"video": ClipSpec(length, 20.0, stride, size=SIZE), "audio": CLIPS["audio"]}
     reader = Reader({"video": ClipSpec(60, 20.0, size=SIZE), "audio": CLIPS["audio"]})
-    scene = watch(world, sounding.hums(world, films), reader, clips)
+    scene = watch(world, balls.hums(world, films), reader, clips)
     still = {
-        film: np.median(
-            reader.read(sounding.Recording(film), {"video": np.arange(60)[None]})["video"][0], 0
-        )
+        film: np.median(reader.read(Recording(film), {"video": np.arange(60)[None]})["video"][0], 0)
         for film in films
     }
     background = np.stack([still[film] for film in scene.moments.films])
@@ -111,16 +110,21 @@ def test_pointing_and_overlap_of_the_truth_itself():
     asked = moments(40, np.random.default_rng(0))
     found = score(drawn(asked.sounding), asked)
     assert found.moments == 40
-    assert found.pointing == found.either == found.which == 1
-    assert found.overlap > 0.8  # discs differ in size, marked areas do not
+    assert found.ball.pointing.mean == found.either == found.which == 1
+    assert found.ball.area.mean == 1
     area = np.pi * (asked.sounding[:, 2] ** 2).mean() / SIZE**2
-    assert found.chance == pytest.approx(area, rel=0.03)
+    assert found.ball.pointing_chance == pytest.approx(area, rel=0.03)
 
 
 def test_the_other_ball_is_a_miss():
     asked = moments(40, np.random.default_rng(0))
     found = score(drawn(asked.other), asked)
-    assert (found.pointing, found.either, found.which, found.overlap) == (0, 1, 0, 0)
+    assert (found.ball.pointing.mean, found.either, found.which, found.ball.area.mean) == (
+        0,
+        1,
+        0,
+        0,
+    )
     both = np.maximum(drawn(asked.sounding), drawn(asked.other))
     assert score(both, asked).which == pytest.approx(
         (asked.sounding[:, 2] > asked.other[:, 2]).mean()
@@ -131,54 +135,9 @@ def test_maps_of_noise_are_at_chance():
     rng = np.random.default_rng(1)
     asked = moments(800, rng)
     found = score(rng.random((800, SIZE, SIZE), np.float32), asked)
-    assert found.pointing == pytest.approx(found.chance, abs=0.02)
-    assert found.overlap == pytest.approx(found.overlap_chance, abs=0.001)
+    assert found.ball.pointing.mean == pytest.approx(found.ball.pointing_chance, abs=0.02)
+    assert found.ball.area.mean == pytest.approx(found.ball.area_chance, abs=0.001)
     assert found.which == pytest.approx(0.5, abs=0.25)
-
-
-def test_enlarged_maps_keep_levels_and_slopes():
-    flat = np.full((1, 6, 6), 0.3, np.float32)
-    np.testing.assert_allclose(enlarge(flat, SIZE), 0.3, atol=1e-6)
-    slope = np.tile(np.arange(6, dtype=np.float32), (1, 6, 1))
-    np.testing.assert_allclose(
-        enlarge(slope, SIZE)[0, 50, 16:64], np.arange(16, 64) / 16, atol=1e-5
-    )
-
-
-def test_what_two_tokens_see_alike_lies_between_them():
-    grid = np.zeros((1, 6, 6), np.float32)
-    grid[0, 2:4, 1] = 1
-    assert divmod(int(enlarge(grid, SIZE).argmax()), SIZE) == (40, 16)
-
-
-@pytest.mark.parametrize(("size", "crop", "first"), [(96, 0, 0), (192, 0, 0), (96, 48, 24)])
-def test_a_token_lies_on_the_pixel_it_looks_at(size, crop, first):
-    grid = np.zeros((1, 6, 6), np.float32)
-    grid[0, 2, 4] = 1
-    row, column = divmod(int(enlarge(grid, size, crop).argmax()), SIZE)
-    cell = (crop or size) / 6 * SIZE / size
-    assert (row, column) == (first + 2 * cell, first + 4 * cell)
-
-
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [("r2plus1d_tiny", {}), ("r3d18", {"width": 4}), ("slow18", {"width": 8})],
-)
-def test_convolutional_encoders_look_at_the_first_pixel_of_a_cell(name, settings):
-    """Where, by the gradient, the middle token of a grid gets its value from."""
-    size, places = 192, []
-    for seed in range(4):
-        torch.manual_seed(seed)
-        encoder = find(name)(**settings)
-        pixels = torch.rand(2, 2, size, size, 3, requires_grad=True)
-        tokens = encoder.tokens(pixels)
-        middle = tokens.shape[2] // 2
-        tokens[:, :, middle, middle].square().sum().backward()
-        weight = pixels.grad.square().sum((0, 1, 4))
-        along = torch.arange(size).float()
-        places += [float(weight.sum(axis) @ along / weight.sum()) for axis in (0, 1)]
-    cell = size / tokens.shape[2]
-    assert np.mean(places) == pytest.approx(cell * middle, abs=cell / 5)
 
 
 class Flat(Encoder):
@@ -263,8 +222,8 @@ def test_sounds_of_others_are_never_of_the_same_film():
 
 def test_what_is_no_world_is_refused(tmp_path, world):
     with pytest.raises(DataError, match="no generated world"):
-        sounding.hums(tmp_path, [])
+        balls.hums(tmp_path, [])
     with pytest.raises(DataError, match=r"elsewhere\.mp4 is no film of the world"):
-        sounding.impacts(world, ["elsewhere.mp4"])
+        balls.impacts(world, ["elsewhere.mp4"])
     with pytest.raises(DataError, match="no moments"):
-        watch(world, sounding.hums(world, []), Reader(CLIPS), CLIPS)
+        watch(world, balls.hums(world, []), Reader(CLIPS), CLIPS)

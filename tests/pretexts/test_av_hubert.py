@@ -397,7 +397,7 @@ def test_settings_that_cannot_be_meant_are_named():
         build(every=3)
     with pytest.raises(ConfigError, match="multiple of heads"):
         build(width=34)
-    with pytest.raises(ConfigError, match="from video and audio, not from video"):
+    with pytest.raises(ConfigError, match="needs video and audio together, not video alone"):
         AvHubert({"video": CLIPS["video"]}, {"video": 8}, 10, AvHubertConfig())
     with pytest.raises(ConfigError, match=r"clip\.video\.rate"):
         AvHubert({**CLIPS, "video": ClipSpec(16)}, {"video": 8, "audio": 8}, 9, AvHubertConfig())

@@ -12,7 +12,8 @@ from torch import nn
 from mainspring.clips import NOTHING, ClipSpec, Extent, Timeline
 from mainspring.encoders.encoder import Encoder
 from mainspring.errors import ConfigError
-from mainspring.pretexts.crossmodal.av_match import AvMatch, AvMatchConfig, of_others
+from mainspring.pretexts.audiovisual import of_others
+from mainspring.pretexts.crossmodal.av_match import AvMatch, AvMatchConfig
 from mainspring.pretexts.pretext import Batch, Views
 
 CLIPS = {"video": ClipSpec(length=4, rate=4.0, size=4), "audio": ClipSpec(length=64, rate=64.0)}

@@ -12,7 +12,8 @@ from torch import nn
 from mainspring.clips import ClipSpec, Extent, Timeline
 from mainspring.encoders.encoder import Encoder
 from mainspring.errors import ConfigError
-from mainspring.pretexts.crossmodal._steps import in_time, neighbours, slide
+from mainspring.pretexts.crossmodal._offsets import neighbours
+from mainspring.pretexts.crossmodal._steps import in_time, slide
 from mainspring.pretexts.crossmodal.av_sync import AvSync, AvSyncConfig
 from mainspring.pretexts.pretext import Batch, Views
 

@@ -13,7 +13,7 @@ from mainspring.encoders.words import Words
 from mainspring.errors import ConfigError
 from mainspring.losses.multiple import Mined, compare, mil_nce, noise_level, pair_nce
 from mainspring.pretexts.catalog import find
-from mainspring.pretexts.crossmodal.clip import Clip, ClipConfig, around
+from mainspring.pretexts.crossmodal.clip import Clip, ClipConfig
 from mainspring.pretexts.pretext import Batch, Views
 from mainspring.recordings.text import numbers
 from mainspring.training.settings import make, settle
@@ -226,17 +226,6 @@ def test_a_bag_is_the_sentences_nearest_in_time():
     few = pretext.draw(timeline_of(world(1, sentences=2)[0]), rng)["text"].clips
     assert few[:2].tolist() == [list(range(6)), list(range(6, 12))]
     assert (few[2] == NOTHING).all()
-
-
-@pytest.mark.parametrize("moment", [-3.0, 0.0, 0.2, 4.0, 7.9, 20.0])
-@pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
-def test_clips_are_moved_in_at_the_ends(moment, share):
-    for stream, spec, count in (("video", VIDEO, 64), ("audio", AUDIO, 512), ("audio", AUDIO, 64)):
-        clip = around(moment, Extent(count, spec.rate), spec, stream, share)
-        assert clip.shape == (spec.length,)
-        there = clip[clip != NOTHING]
-        assert 0 <= there.min() <= there.max() < count
-        assert len(there) == (4 if stream == "video" else round(share * 64))
 
 
 def test_a_worker_can_draw_without_the_weights():

@@ -12,13 +12,11 @@ from torch import nn
 from mainspring.clips import ClipSpec, Extent, Timeline
 from mainspring.encoders.encoder import Encoder, as_float_image
 from mainspring.errors import ConfigError
+from mainspring.losses.maps import POOLS, choose_own, compare
 from mainspring.pretexts.crossmodal.sound_source import (
-    POOLS,
     SoundSource,
     SoundSourceConfig,
     around,
-    choose_own,
-    compare,
     maps,
 )
 from mainspring.pretexts.pretext import Batch, Views
@@ -357,7 +355,7 @@ def test_what_stands_still_is_not_shown():
 
 
 def test_one_stream_is_not_enough():
-    with pytest.raises(ConfigError, match="video and audio together, not from video alone"):
+    with pytest.raises(ConfigError, match="video and audio together, not video alone"):
         SoundSource({"video": CLIPS["video"]}, {"video": 4}, 3, SoundSourceConfig())
     assert SoundSource.wants(SoundSourceConfig(), {"video": 3, "series": 3}) == []
     assert SoundSource.wants(SoundSourceConfig(), {"audio": 1, "video": 3}) == ["video", "audio"]

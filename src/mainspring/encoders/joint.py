@@ -31,12 +31,17 @@ class JointHead(nn.Module):
     norm; CLIP (Radford et al., ICML 2021) and ImageBind (Girdhar et al., CVPR 2023) have a linear
     layer without offset, whose offset here is one more number a dimension.
 
+    All of them average over time first, so that what they compare is what is there and hardly when.
+    With `steps` above 1, which is ours, the first layer sees the tokens' means over so many parts
+    of the clip one after the other, and the moment of an event counts.
+
     Args:
         dim: Width of the embedding.
         width: Width of the shared space, the same for all streams that share it.
         hidden: Width between two layers with a ReLU between them; 0 is one linear layer.
         dropout: Share of what is between the layers that is left out in training.
         norm: Batch normalisation after the first layer; training then takes two rows or more.
+        steps: Parts of the clip that are told apart; 1 takes the encoder's embedding.
 
     Attributes:
         settings: Keyword arguments that build the same head again; plain JSON values.
@@ -46,41 +51,62 @@ class JointHead(nn.Module):
     """
 
     def __init__(
-        self, dim: int, width: int = 256, hidden: int = 0, dropout: float = 0.0, norm: bool = False
+        self,
+        dim: int,
+        width: int = 256,
+        hidden: int = 0,
+        dropout: float = 0.0,
+        norm: bool = False,
+        steps: int = 1,
     ) -> None:
         super().__init__()
-        if dim < 1 or width < 1 or hidden < 0 or not 0 <= dropout < 1:
+        if min(dim, width, steps) < 1 or hidden < 0 or not 0 <= dropout < 1:
             raise ConfigError(
-                f"A joint head takes dim {dim} and width {width} of at least 1, hidden {hidden} of "
-                f"at least 0 and dropout {dropout} of at least 0 and below 1."
+                f"A joint head takes dim {dim}, width {width} and steps {steps} of at least 1, "
+                f"hidden {hidden} of at least 0 and dropout {dropout} of at least 0 and below 1."
             )
         if not hidden and (dropout or norm):
             raise ConfigError(
                 "A joint head of one linear layer has no dropout or norm; give it a hidden width."
             )
-        self.dim, self.width = dim, width
+        self.dim, self.width, self.steps = dim, width, steps
         self.settings = {
             "dim": dim,
             "width": width,
             "hidden": hidden,
             "dropout": dropout,
             "norm": norm,
+            "steps": steps,
         }
+        inputs = dim * steps
         if hidden:
             between = [
                 *([nn.BatchNorm1d(hidden)] if norm else []),
                 nn.ReLU(),
                 *([nn.Dropout(dropout)] if dropout else []),
             ]
-            self.layers = nn.Sequential(nn.Linear(dim, hidden), *between, nn.Linear(hidden, width))
+            self.layers = nn.Sequential(nn.Linear(inputs, hidden), *between, nn.Linear(hidden, width))
         else:
-            self.layers = nn.Sequential(nn.Linear(dim, width))
+            self.layers = nn.Sequential(nn.Linear(inputs, width))
 
-    def forward(self, embeddings: Float[Tensor, "*batch dim"]) -> Float32[Tensor, "*batch width"]:
-        """Vectors of length 1."""
+    def forward(self, embeddings: Float[Tensor, "*batch inputs"]) -> Float32[Tensor, "*batch width"]:
+        """Vectors of length 1 of what `taken` gives."""
         with torch.autocast(embeddings.device.type, enabled=False):
-            rows = self.layers(embeddings.float().reshape(-1, self.dim))
+            rows = self.layers(embeddings.float().reshape(-1, self.dim * self.steps))
             return F.normalize(rows, dim=-1).reshape(*embeddings.shape[:-1], self.width)
+
+    def taken(
+        self,
+        encoder: Encoder,
+        tokens: Float[Tensor, "n *grid dim"],
+        present: Bool[Tensor, "n time"] | None = None,
+    ) -> Float[Tensor, "n inputs"]:
+        """What the head takes of a clip's tokens: the encoder's embedding, or with several steps
+        the tokens' means over the parts of the clip, the first axis of their grid being time."""
+        if self.steps == 1:
+            return encoder.embed(tokens, present)
+        along = tokens.float().flatten(2, -2).mean(2) if tokens.dim() > 3 else tokens.float()
+        return F.adaptive_avg_pool1d(along.transpose(1, 2), self.steps).flatten(1)
 
 
 class Joined(Encoder):
@@ -125,10 +151,12 @@ class Joined(Encoder):
         self, tokens: Float[Tensor, "n *grid dim"], present: Bool[Tensor, "n time"] | None = None
     ) -> Float[Tensor, "n width"]:
         """The head's vector of the encoder's embedding, of length 1."""
-        return self.head(self.encoder.embed(tokens, present))
+        return self.head(self.head.taken(self.encoder, tokens, present))
 
     def forward(
         self, samples: Tensor, present: Bool[Tensor, "n time"] | None = None
     ) -> Float[Tensor, "n width"]:
         """One vector of length 1 a view."""
-        return self.head(self.encoder(samples, present))
+        if self.head.steps == 1:
+            return self.head(self.encoder(samples, present))
+        return self.embed(self.encoder.tokens(samples, present), present)

@@ -34,6 +34,7 @@ from mainspring.errors import ConfigError, RunError
 __all__ = [
     "LoadReport",
     "Saved",
+    "has_joint",
     "load_encoder",
     "load_weights",
     "save_encoder",
@@ -155,6 +156,11 @@ def save_joint(folder: Path, head: JointHead) -> None:
         _replace(folder / JOINT, save(weights, metadata={"mainspring": json.dumps(header)}))
     except OSError as error:
         raise RunError(f"The joint head could not be written to {folder}: {error}.") from error
+
+
+def has_joint(folder: Path) -> bool:
+    """Whether an encoder's folder holds a head into a space that streams share."""
+    return (folder / JOINT).is_file()
 
 
 def load_encoder(folder: Path) -> Saved:

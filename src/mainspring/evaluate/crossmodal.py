@@ -145,7 +145,12 @@ def _way(queries: Rows, gallery: Rows, ks: Sequence[int], groups: np.ndarray) ->
 
 
 def places(queries: Rows, gallery: Rows) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "n"]]:
-    """Where row i of the gallery stands in the order of row i of the queries.
+    """Where row i of the gallery stands in the order of row i of the queries, by cosine; what is
+    closer than 1e-6 counts as a tie.
+
+    Args:
+        queries: One vector a pair.
+        gallery: Its partner's vector.
 
     Returns:
         How many rows of the gallery are nearer, and how many are as near (itself counted).

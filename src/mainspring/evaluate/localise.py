@@ -1,6 +1,7 @@
-"""Where a sound comes from: maps of coarse cells against discs and boxes in the picture.
+"""Where a sound comes from: maps against discs and boxes in the picture.
 
-truth = discs(places, radii, (height, width))      # or boxes(corners, (height, width))
+maps = enlarge(grids, size=96, shown=112)      # from an encoder's tokens to 96 x 96 px
+truth = discs(places, radii, (96, 96))         # or boxes(corners, (96, 96))
 found = localise(maps, truth, groups)
 found.pointing.mean, found.pointing_chance, found.pointing_swapped
 """
@@ -11,14 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from mainspring.errors import DataError
 from mainspring.evaluate.intervals import Tally, interval
 
-Maps = Float32[np.ndarray, "n rows columns"]
+Maps = Float32[np.ndarray, "n height width"]
 Masks = Bool[np.ndarray, "n height width"]
 Pixels = Float64[np.ndarray, "n height width"]
 
@@ -31,7 +30,7 @@ class Localised:
 
     Attributes:
         pointing: The pointing game (Zhang et al., ECCV 2016), without their margin: how often the
-            middle of the cell with the largest value lies on the object.
+            highest pixel lies on the object.
         pointing_chance: A point drawn anywhere in the picture.
         pointing_swapped: The maps of other rows.
         half: IoU of the pixels above half way from the map's least to its largest value.
@@ -85,18 +84,46 @@ def discs(
 
 
 def boxes(corners: Float[np.ndarray, "n 4"], size: tuple[int, int]) -> Masks:
-    """The pixels whose middle lies within a box: left, top, right and bottom, in px."""
+    """The pixels whose middle lies within a box.
+
+    Args:
+        corners: Left, top, right and bottom of each, px from the picture's left and upper edge.
+        size: Height and width of the picture.
+    """
     down, right = np.arange(size[0])[:, None] + 0.5, np.arange(size[1]) + 0.5
     left, top, end, bottom = corners.astype(np.float64).T[:, :, None, None]
     return (left <= right) & (right <= end) & (top <= down) & (down <= bottom)
+
+
+def enlarge(
+    grids: Float32[np.ndarray, "n rows columns"], size: int, shown: int, crop: int = 0
+) -> Maps:
+    """Maps on a video encoder's grid, at the size of the picture.
+
+    A token of a convolutional encoder looks at the pixel (0, 0) of its cell rather than at the
+    cell's middle: kernels are odd and padded by half, so that a stride of 2 takes the pixels 0, 2,
+    4 and so on. Between tokens maps are cubic B-splines: where two neighbours are equally high, the
+    highest place lies between them, as what both of them see does, while straight lines have their
+    peaks at tokens alone. Beyond the last tokens they are held.
+
+    Args:
+        grids: Values at the tokens.
+        size: Height and width of the (square) picture, px.
+        shown: Of the picture as the reader delivered it, px.
+        crop: Of the middle part of that which the encoder saw, px; 0 means all.
+    """
+    seen = crop or shown
+    pixel = (np.arange(size) + 0.5) * shown / size - 0.5 - (shown - seen) // 2
+    rows, columns = (_between(pixel * count / seen, count) for count in grids.shape[1:])
+    return np.einsum("yi,nij,xj->nyx", rows, grids, columns).astype(np.float32)
 
 
 def localise(maps: Maps, truth: Masks, groups: np.ndarray) -> Localised:
     """Pointing game and IoU.
 
     Args:
-        maps: One a row; larger is more likely. Its cells divide the whole picture evenly.
-        truth: The pixels of the object, at the picture's size.
+        maps: One a row, at the picture's size; larger is more likely.
+        truth: The pixels of the object.
         groups: What is resampled for intervals, one a row.
 
     Raises:
@@ -110,16 +137,15 @@ def localise(maps: Maps, truth: Masks, groups: np.ndarray) -> Localised:
             f"{int((~np.isfinite(maps)).any(axis=(1, 2)).sum())} maps are not finite."
         )
     share = sizes / truth[0].size
-    fine = enlarged(maps, truth.shape[1:])
-    middle = (fine.min(axis=(1, 2)) + fine.max(axis=(1, 2)))[:, None, None] / 2
-    marked = (fine >= middle).astype(np.float64)
+    levels = maps.astype(np.float64)
+    middle = (levels.min(axis=(1, 2)) + levels.max(axis=(1, 2)))[:, None, None] / 2
+    marked = (levels >= middle).astype(np.float64)
     count = marked.sum(axis=(1, 2))
     expected = count * share
-    points, half = points_of(maps, truth.shape[1:]), _overlaps(marked, truth)
+    hits, half = _overlaps(points(maps), truth), _overlaps(marked, truth)
     half = half / (count[:, None] + sizes - half)
-    area = _overlaps(highest(fine, sizes), truth)
+    area = _overlaps(highest(levels, sizes), truth)
     area = area / (sizes[:, None] + sizes - area)
-    hits = _overlaps(points, truth)
     return Localised(
         pointing=Tally.of(np.diag(hits), groups),
         pointing_chance=float(share.mean()),
@@ -133,31 +159,28 @@ def localise(maps: Maps, truth: Masks, groups: np.ndarray) -> Localised:
     )
 
 
-def enlarged(maps: Maps, size: tuple[int, int]) -> Pixels:
-    """Maps at the picture's size, bilinear between the middles of cells."""
-    wide = F.interpolate(
-        torch.from_numpy(maps).double()[:, None], size, mode="bilinear", align_corners=False
-    )
-    return wide[:, 0].numpy()
+def points(maps: Maps) -> Pixels:
+    """1 at the highest pixel of each map, the first of equal ones: where the last token of a row is
+    the highest, that is the pixel it looks at, and not the margin where `enlarge` holds its value.
+    A map that is level everywhere points at the upper left corner."""
+    flat = maps.reshape(len(maps), -1)
+    marks = np.zeros(flat.shape)
+    marks[np.arange(len(flat)), flat.argmax(axis=1)] = 1
+    return marks.reshape(maps.shape)
 
 
-def points_of(maps: Maps, size: tuple[int, int]) -> Pixels:
-    """The pixel in the middle of the cell with the largest value; equal ones share the 1."""
-    _, rows, columns = maps.shape
-    top = maps == maps.max(axis=(1, 2), keepdims=True)
-    down = ((np.arange(rows) + 0.5) * size[0] / rows).astype(np.int64)
-    right = ((np.arange(columns) + 0.5) * size[1] / columns).astype(np.int64)
-    shares = top / top.sum(axis=(1, 2), keepdims=True)
-    return np.einsum("nrc,rh,cw->nhw", shares, np.eye(size[0])[down], np.eye(size[1])[right])
+def highest(levels: Pixels, sizes: Int64[np.ndarray, "n"]) -> Pixels:
+    """1 for so many of the highest pixels of each map; those equal at the edge share the rest.
 
-
-def highest(fine: Pixels, sizes: Int64[np.ndarray, "n"]) -> Pixels:
-    """1 for so many of the highest pixels of each map; those equal at the edge share the rest."""
-    flat = fine.reshape(len(fine), -1)
+    Args:
+        levels: Maps.
+        sizes: Pixels to mark of each, 1 at least.
+    """
+    flat = levels.reshape(len(levels), -1)
     edge = np.sort(flat, axis=1)[np.arange(len(flat)), -sizes][:, None]
     above, level = flat > edge, flat == edge
     left = sizes[:, None] - above.sum(axis=1, keepdims=True)
-    return (above + level * (left / level.sum(axis=1, keepdims=True))).reshape(fine.shape)
+    return (above + level * (left / level.sum(axis=1, keepdims=True))).reshape(levels.shape)
 
 
 def _overlaps(
@@ -171,3 +194,11 @@ def _elsewhere(scores: Float64[np.ndarray, "n n"]) -> float:
     """Mean score against the truth of the other rows; NaN for one row."""
     count = len(scores)
     return float((scores.sum() - np.trace(scores)) / (count * (count - 1))) if count > 1 else np.nan
+
+
+def _between(at: Float64[np.ndarray, "pixel"], count: int) -> Float64[np.ndarray, "pixel token"]:
+    """Weights of tokens 0, 1, ... of a cubic B-spline at fractional places."""
+    tokens = np.arange(-2, count + 2)
+    away = np.abs(np.clip(at, 0, count - 1)[:, None] - tokens)
+    weight = np.where(away < 1, 2 / 3 - away**2 + away**3 / 2, np.clip(2 - away, 0, 1) ** 3 / 6)
+    return weight @ np.eye(count)[np.clip(tokens, 0, count - 1)]

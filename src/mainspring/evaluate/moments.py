@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Int64
 
-from mainspring import clips
 from mainspring.clips import NOTHING, Clips, ClipSpec, Extent, Timeline
 from mainspring.encoders.encoder import Encoder
 from mainspring.errors import DataError
 from mainspring.evaluate.embed import Recordings
 from mainspring.evaluate.forward import Reads, ahead, encode
 from mainspring.pretexts.silence import heard
+from mainspring.pretexts.times import around
 from mainspring.recordings.recording import Recording
 
 GAP = 0.2  # seconds; moments closer than this are one
@@ -165,24 +165,8 @@ def _cut(
     first, last = half, max(half, min(timeline[stream].seconds for stream in streams) - half)
     kept = min(count, int((last - first) / GAP + 1e-9) + 1)
     middles = np.linspace(first, last, kept) if kept > 1 else np.array([(first + last) / 2])
-    cuts = {s: around(middles, s, specs[s], timeline[s]) for s in streams}
+    cuts = {s: around(middles, timeline[s], specs[s], s) for s in streams}
     return recording.start + middles, cuts
-
-
-def around(
-    middles: Float64[np.ndarray, "view"], stream: str, spec: ClipSpec, extent: Extent
-) -> Clips:
-    """Clips whose middle lies at so many seconds after the recording's start; of text the sentence
-    that is said there. A stream shorter than a clip is held at its end, a series padded."""
-    if stream == "text":
-        sentence = np.floor(middles * extent.rate / spec.length).astype(np.int64)
-        starts = np.clip(sentence * spec.length, 0, extent.length - spec.length)
-    else:
-        starts = np.floor(middles * extent.rate - spec.span / 2 + 0.5).astype(np.int64)
-        starts = np.clip(starts, 0, max(0, extent.length - spec.span))
-    offsets = clips.regular(0, spec.length, spec.stride)
-    beyond = "nothing" if stream == "series" else "hold"
-    return clips.fit(starts[:, None] + offsets, extent.length, beyond)
 
 
 def _half(stream: str, spec: ClipSpec, extent: Extent) -> float:

@@ -23,6 +23,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+LARGEST_SCALE = 100.0
+"""CLIP lets one over the temperature grow no further (Radford et al., Section 2.5)."""
+
 
 class Mined(NamedTuple):
     """Vectors of other recordings to tell a recording from, beyond those of the batch.
@@ -256,7 +259,14 @@ class NeighbourBank(nn.Module):
         there: Bool[Tensor, "n"],
         recording: Int64[Tensor, "n"],
     ) -> None:
-        """Stores the vectors of the recordings that have both."""
+        """Stores the vectors of the recordings that have both.
+
+        Args:
+            first: Vectors of the batch's clips.
+            second: Of what belongs to them.
+            there: Which recordings have both.
+            recording: Whose they are; rows of the bank.
+        """
         rows = recording[there]
         self.first[rows] = first[there].to(self.first.dtype)
         self.second[rows] = second[there].to(self.second.dtype)

@@ -1,12 +1,29 @@
 """Which views to draw, so that a contrast over any factors is never empty: GDT's sampling.
 
 Patrick et al., "On compositions of transformations in contrastive self-supervised learning", ICCV
-2021, Section 3.1: of the first factor K_1 values are drawn, for each of them K_2 of the second, and
-so on, which makes K_1 K_2 ... views. Each factor is ignored or told apart.
+2021, Section 3.1. A view differs from another in some *factors*: which recording it is of, when it
+starts, in which direction it runs, what was done to its colours. A `Level` says of one factor how
+many values of it to draw (the paper's K) and what to ask of it: to *ignore* it, views that differ
+in it alone are pulled together; to *tell it apart*, they are pushed apart. A `Hierarchy` is a list
+of levels. Drawing K_1 values of the first, for each of them K_2 of the second and so on makes
+K_1 K_2 ... views.
 
-    SimCLR        [Level("recording", EVERY, "tell_apart"), Level("augmentation", 2, "ignore")]
-    GDT, row l    [Level("recording", EVERY, "tell_apart"), Level("shift", 2, "tell_apart"),
-                   Level("stream", 2, "ignore"), Level("direction", 2, "ignore")], crossing="stream"
+    simclr = Hierarchy(
+        [Level("recording", EVERY, "tell_apart"), Level("augmentation", 2, "ignore")]
+    )
+    row_l = Hierarchy(  # of GDT's Table 1
+        [
+            Level("recording", EVERY, "tell_apart"),
+            Level("shift", 2, "tell_apart"),
+            Level("stream", 2, "ignore"),
+            Level("direction", 2, "ignore"),
+        ],
+        crossing="stream",
+    )
+    row_l.size                 # 8 views a recording
+    row_l.views()["shift"]     # [0 0 0 0 1 1 1 1], the shift of each
+
+`label` and `rule` then turn a batch of such views into what `mainspring.losses.contrast` takes.
 
 The first factor is the recording, whose values differ from batch to batch: `EVERY` is as many as
 there are. The values of all other factors are drawn once a recording and every value meets every
@@ -34,11 +51,11 @@ EVERY = 0
 
 @dataclass(frozen=True)
 class Level:
-    """One factor.
+    """One factor and the question about it.
 
     Attributes:
-        factor: Its name.
-        count: How many values of it are drawn, the paper's K.
+        factor: Its name, such as "shift".
+        count: How many values of it are drawn, the paper's K; 1 where it does not vary.
         question: "ignore" (the paper's invariance) or "tell_apart" (its distinctiveness).
     """
 
@@ -51,17 +68,19 @@ class Hierarchy:
     """The views of a batch and what is asked of them.
 
     Args:
-        levels: In the order of sampling; the first is the recording.
+        levels: In the order of sampling; the first is the recording, told apart.
         crossing: A factor; only views that differ in it are compared (GDT compares streams). Empty
             compares all.
 
     Attributes:
-        levels: Those within a recording.
+        levels: Those within a recording, all but the first.
+        crossing: As given.
 
     Raises:
-        ConfigError: If the levels violate one of the requirements of Section 3.1: (i) some views
-            agree, or the loss is 0; (ii) some views that agree differ, or they agree trivially;
-            (iii) some views disagree, or the fraction in Eq. 1 is constant.
+        ConfigError: If a factor stands twice or a question is unknown, or if the levels violate one
+            of the requirements of Section 3.1: (i) some views agree, or the loss is 0; (ii) some
+            views that agree differ, or they agree trivially; (iii) some views disagree, or the
+            fraction in Eq. 1 is constant.
     """
 
     def __init__(self, levels: Sequence[Level], crossing: str = "") -> None:
@@ -79,7 +98,6 @@ class Hierarchy:
         if crossing and crossing not in names:
             raise unknown("factor", crossing, names)
         _require(levels, crossing)
-        self.recordings = levels[0].count
         self.levels = tuple(levels[1:])
         self.crossing = crossing
 
@@ -101,11 +119,22 @@ class Hierarchy:
     def label(
         self, recording: Int64[Tensor, "n"], factors: Mapping[str, Tensor]
     ) -> Int64[Tensor, "n"]:
-        """c: views of one label agree in the recording and in all factors to be told apart."""
+        """c of Eq. 1 as labels: views of one label agree in the recording and in all factors to be
+        told apart, so they are pulled together.
+
+        Args:
+            recording: What each view of the batch is of.
+            factors: The value of each factor in each view, (n,).
+        """
         return agreement(recording, factors, {k.factor: k.question for k in self.levels})
 
     def rule(self, recording: Int64[Tensor, "n"], factors: Mapping[str, Tensor]) -> Rule:
-        """w: all pairs, or those that differ in the crossing factor."""
+        """w of Eq. 1: which pairs are compared, all or those that differ in the crossing factor.
+
+        Args:
+            recording: What each view of the batch is of.
+            factors: The value of each factor in each view, (n,).
+        """
         if self.crossing:
             return cross_stream(recording, factors[self.crossing])
         return all_but_self(recording)
@@ -166,6 +195,7 @@ def _require(levels: Sequence[Level], crossing: str) -> None:
 
 
 def _listed(levels: Sequence[Level]) -> str:
+    """Counts and questions, for messages."""
     return ", ".join(
         f"{level.count or 'every'} {level.factor}: {level.question}" for level in levels
     )

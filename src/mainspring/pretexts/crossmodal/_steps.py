@@ -1,17 +1,20 @@
-"""Two sequences side by side in time, and places in a recording to take them from."""
+"""Two sequences side by side in time, and how far they count as in step."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 
-class TemporalHead(nn.Module):
-    """Whether two sequences are in step: three dilated convolutions over time, which see 15 steps,
-    of both side by side and of their product, and a linear layer on their mean and their peak."""
+class Fused(nn.Module):
+    """Three dilated convolutions over time, which see 15 steps, of both sequences side by side and
+    of their product, and a linear layer on their mean and their peak.
+
+    Args:
+        width: Of each sequence.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -25,54 +28,46 @@ class TemporalHead(nn.Module):
         self,
         video: Float[Tensor, "n steps width"],
         sound: Float[Tensor, "n steps width"],
-        both: Bool[Tensor, "steps"],
+        both: Bool[Tensor, "steps"] | None = None,
     ) -> Float[Tensor, "n"]:
         """Log odds of being in step, from those steps at which there are both sequences."""
+        if both is None:
+            both = torch.ones(video.shape[1], dtype=torch.bool, device=video.device)
         x = (torch.cat([video, sound, video * sound], 2) * both[:, None]).transpose(1, 2)
         for layer, convolution in enumerate(self.convolutions):
             y = F.relu(convolution(x))
             x = (y if layer == 0 else x + y) * both
         return self.last(torch.cat([x.sum(2) / both.sum(), x.amax(2)], 1))[:, 0]
 
+    def cost(self, scores: Float[Tensor, "n"], in_step: bool) -> Float[Tensor, "n"]:
+        """Cross-entropy of pairs that are, or are not, in step."""
+        return F.softplus(-scores if in_step else scores)
 
-def neighbours(
-    room: int, gap: int, far: int, count: int, rng: np.random.Generator
-) -> tuple[int, Int64[np.ndarray, "count"]]:
-    """A place in [0, room] and `count` others, each from `gap` to `far` away on either side.
 
-    A place is as likely as it has others to go with, and its others are all alike, so that each of
-    them is as likely to be anywhere as the place itself (a step of a random walk in equilibrium).
+class Distance(nn.Module):
+    """Sequences in step near to each other, others `margin` apart (AVTS, Korbar et al., NeurIPS
+    2018, Eq. 1).
+
+    Args:
+        margin: Distance beyond which a pair out of step is left alone.
     """
-    places = np.arange(room + 1)
-    below = np.maximum(places - gap - np.maximum(places - far, 0) + 1, 0)
-    above = np.maximum(np.minimum(places + far, room) - (places + gap) + 1, 0)
-    chances = (below + above) / (below + above).sum()
-    place = int(rng.choice(places, p=chances))
-    pick = rng.integers(below[place] + above[place], size=count)
-    lower = max(place - far, 0) + pick
-    upper = place + gap + pick - below[place]
-    return place, np.where(pick < below[place], lower, upper)
 
+    def __init__(self, margin: float) -> None:
+        super().__init__()
+        self.margin = margin
 
-def in_frames(seconds: np.ndarray, rate: float) -> Int64[np.ndarray, "count"]:
-    """Offsets in whole frames; early and late ones are rounded alike."""
-    sizes = np.floor(np.abs(seconds) * rate + 0.5)
-    return (np.sign(seconds) * sizes).astype(np.int64)
+    def forward(
+        self, video: Float[Tensor, "n steps width"], sound: Float[Tensor, "n steps width"]
+    ) -> Float[Tensor, "n"]:
+        """Half the margin less the distance of the two sequences, the root mean square over their
+        steps of the distance of unit vectors."""
+        apart = F.normalize(video, dim=2) - F.normalize(sound, dim=2)
+        return self.margin / 2 - (apart.square().sum(2).mean(1) + 1e-12).sqrt()
 
-
-def somewhere(room: int, shifts: Int64[np.ndarray, "count"], rng: np.random.Generator) -> int:
-    """A place in [0, room], any alike, from which all shifts stay in [0, room].
-
-    Raises:
-        ValueError: If there is none.
-    """
-    low, high = max(0, -int(shifts.min())), room - max(0, int(shifts.max()))
-    if high < low:
-        raise ValueError(
-            f"offsets from {shifts.min()} to {shifts.max()} frames do not fit into a recording "
-            f"in which clips can begin at {room + 1} frames"
-        )
-    return int(rng.integers(low, high + 1))
+    def cost(self, scores: Float[Tensor, "n"], in_step: bool) -> Float[Tensor, "n"]:
+        """The contrastive loss of pairs that are, or are not, in step."""
+        distance = self.margin / 2 - scores
+        return (distance if in_step else F.relu(self.margin - distance)).square()
 
 
 def in_time(tokens: Float[Tensor, "n t *space dim"], steps: int, share: float) -> Tensor:
@@ -101,7 +96,12 @@ def in_time(tokens: Float[Tensor, "n t *space dim"], steps: int, share: float) -
 def slide(
     sequence: Float[Tensor, "n steps width"], by: float
 ) -> tuple[Float[Tensor, "n steps width"], Bool[Tensor, "steps"]]:
-    """A sequence `by` steps later, by linear interpolation, and at which steps there is any."""
+    """A sequence `by` steps later, by linear interpolation, and at which steps there is any.
+
+    Args:
+        sequence: At even steps in time.
+        by: Steps, whole or not; negative for earlier.
+    """
     last = sequence.shape[1] - 1
     place = torch.arange(last + 1, device=sequence.device) - by
     low = place.floor().long().clamp(0, last)

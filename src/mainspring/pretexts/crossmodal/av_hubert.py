@@ -17,16 +17,16 @@ from mainspring.clips import ClipSpec, Draw, Timeline, regular
 from mainspring.encoders.encoder import Encoder
 from mainspring.encoders.logmel import LogMel
 from mainspring.errors import ConfigError
+from mainspring.pretexts.audiovisual import STREAMS, AudioVisual
 from mainspring.pretexts.cepstra import cosines
 from mainspring.pretexts.clusters import Clusters, perplexity
 from mainspring.pretexts.content import content_change
 from mainspring.pretexts.crossmodal._grid import Grid, heard_width
 from mainspring.pretexts.frames import NOT_HIDDEN, elsewhere, spans
 from mainspring.pretexts.fusion import Codebook, Fusion
-from mainspring.pretexts.pretext import Answer, Batch, Features, Outcome, Pretext
+from mainspring.pretexts.pretext import Answer, Batch, Features, Outcome
 from mainspring.pretexts.silence import heard
 
-STREAMS = ("video", "audio")
 ROUNDING = 1e-6
 """Positions that are lost where seconds are not exact."""
 GIVEN = {"both": 3, "video_alone": 1, "sound_alone": 2}
@@ -90,7 +90,7 @@ class AvHubertConfig:
     jitter: float = 0.0
 
 
-class AvHubert(Pretext):
+class AvHubert(AudioVisual):
     """To which cluster does this hidden frame belong? (Shi et al., ICLR 2022.)
 
     A window of video and its sound become features a frame, of which one stream may be left out
@@ -138,7 +138,6 @@ class AvHubert(Pretext):
         "Shi et al., Learning Audio-Visual Speech Representation by Masked Multimodal Cluster "
         "Prediction (AV-HuBERT), ICLR 2022"
     )
-    accepts = ("video", "audio")
     partial: ClassVar[bool] = True
     recipe: ClassVar[dict[str, Any]] = {
         "architecture": {"video": {"temporal_stride": 1}, "audio": {"hop": 0.005}},
@@ -180,11 +179,6 @@ class AvHubert(Pretext):
             for count in config.clusters
         )
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
-
-    @classmethod
-    def wants(cls, config: Any, there: Mapping[str, int]) -> list[str]:
-        """Video and sound."""
-        return ["video", "audio"] if {"video", "audio"} <= set(there) else []
 
     def attach(self, encoders: Mapping[str, Encoder]) -> None:
         """Builds what depends on the encoders: the cepstra, the vector in place of hidden sound,
@@ -293,7 +287,14 @@ class AvHubert(Pretext):
         there: Mapping[str, Bool[Tensor, "n"]],
     ) -> tuple[Float[Tensor, "n frame width"], Bool[Tensor, "n"]]:
         """What this round clusters, with nothing hidden or left out, and of which recordings it
-        can be known."""
+        can be known.
+
+        Args:
+            encoders: Of the first round; later ones take the teacher's.
+            film: Clips as they are shown, changes of content included.
+            sound: Of the same times.
+            there: Which recordings have each stream.
+        """
         if not self.round:
             return self.grid.cepstra(encoders["audio"], sound, self.basis), there["audio"]
         self.teacher.eval()
@@ -359,8 +360,6 @@ class AvHubert(Pretext):
 
 def _check(config: AvHubertConfig, clips: Mapping[str, ClipSpec]) -> None:
     """Raises ConfigError for what cannot be meant."""
-    if set(clips) != {"video", "audio"}:
-        raise ConfigError(f"av_hubert learns from video and audio, not from {', '.join(clips)}.")
     for stream, spec in clips.items():
         if not spec.rate:
             raise ConfigError(

@@ -25,18 +25,17 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from mainspring.clips import ClipSpec, Draw, Timeline
 from mainspring.encoders.encoder import Encoder
 from mainspring.encoders.joint import JointHead
 from mainspring.errors import ConfigError, unknown
+from mainspring.pretexts.audiovisual import STREAMS, AudioVisual, of_others
 from mainspring.pretexts.content import content_change
-from mainspring.pretexts.pretext import Answer, Batch, Features, Outcome, Pretext
+from mainspring.pretexts.pretext import Answer, Batch, Features, Outcome
 from mainspring.pretexts.silence import heard
-
-STREAMS = ("video", "audio")
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class AvMatchConfig:
     jitter: float = 0.4
 
 
-class AvMatch(Pretext):
+class AvMatch(AudioVisual):
     """Tells pairs of picture and sound from pairs of strangers."""
 
     question = "Does this sound belong to this clip?"
@@ -67,7 +66,6 @@ class AvMatch(Pretext):
         "Arandjelovic and Zisserman, Look, Listen and Learn, ICCV 2017, and Objects that Sound "
         "(AVE-Net), ECCV 2018"
     )
-    accepts = STREAMS
     apart = True
     partial = True
     Config: ClassVar[type] = AvMatchConfig
@@ -86,8 +84,6 @@ class AvMatch(Pretext):
         config: AvMatchConfig,
     ) -> None:
         super().__init__(clips, dims, recordings, config)
-        if set(clips) != set(STREAMS):
-            raise ConfigError(f"av_match needs video and audio, not {' and '.join(clips)} alone.")
         if config.compare not in ("fused", "distance"):
             raise unknown("comparison of av_match", config.compare, ["fused", "distance"])
         if not 0 < config.overlap <= 1:
@@ -102,11 +98,6 @@ class AvMatch(Pretext):
             # Unrelated unit vectors are about sqrt(2) apart, where the logit begins near 0.
             self.scale = nn.Parameter(torch.tensor(3.0))
             self.offset = nn.Parameter(torch.tensor(4.0))
-
-    @classmethod
-    def wants(cls, config: Any, there: Mapping[str, int]) -> list[str]:
-        """Picture and sound."""
-        return list(STREAMS) if set(STREAMS) <= set(there) else []
 
     def joint(self) -> dict[str, nn.Module]:
         """The heads of the distance form."""
@@ -179,13 +170,3 @@ class AvMatch(Pretext):
         apart = self.heads["video"](video) - self.heads["audio"](audio)
         distance = (apart.square().sum(1) + 1e-12).sqrt()
         return self.offset - self.scale * distance
-
-
-def of_others(recording: Int64[Tensor, "n"], generator: torch.Generator) -> Int64[Tensor, "n"]:
-    """For each row another row, by one random cycle through all of them; -1 where that happens to
-    be of the same recording. Each row is so the other of one row at most."""
-    order = torch.randperm(len(recording), generator=generator, device=generator.device)
-    order = order.to(recording.device)
-    other = torch.empty_like(recording)
-    other[order] = order.roll(1)
-    return torch.where(recording[other] == recording, -1, other)

@@ -49,21 +49,13 @@ from mainspring.augment.video import centre
 from mainspring.clips import ClipSpec, Draw, Timeline
 from mainspring.encoders.encoder import Encoder
 from mainspring.errors import ConfigError, unknown
+from mainspring.pretexts.audiovisual import STREAMS, AudioVisual, of_others
 from mainspring.pretexts.content import Change, content_change
-from mainspring.pretexts.crossmodal._steps import (
-    TemporalHead,
-    in_frames,
-    in_time,
-    neighbours,
-    slide,
-    somewhere,
-)
-from mainspring.pretexts.crossmodal.av_match import of_others
+from mainspring.pretexts.crossmodal._offsets import Offsets, neighbours
+from mainspring.pretexts.crossmodal._steps import Distance, Fused, in_time, slide
 from mainspring.pretexts.heads import Projection
-from mainspring.pretexts.pretext import Answer, Batch, Features, Outcome, Pretext
+from mainspring.pretexts.pretext import Answer, Batch, Features, Outcome
 from mainspring.pretexts.silence import heard
-
-STREAMS = ("video", "audio")
 
 
 @dataclass(frozen=True)
@@ -107,7 +99,7 @@ class AvSyncConfig:
     jitter: float = 0.0
 
 
-class AvSync(Pretext):
+class AvSync(AudioVisual):
     """Names whether, or by how much, sound and picture are out of step."""
 
     question = "Is this sound in step with this clip, or by how much is it shifted?"
@@ -117,7 +109,6 @@ class AvSync(Pretext):
         "Self-Supervised Multisensory Features, ECCV 2018; Chung and Zisserman, Out of Time "
         "(SyncNet), ACCV workshops 2016"
     )
-    accepts = STREAMS
     Config: ClassVar[type] = AvSyncConfig
     recipe: ClassVar[dict[str, Any]] = {
         "batch": 16,
@@ -134,6 +125,7 @@ class AvSync(Pretext):
     }
 
     config: AvSyncConfig
+    head: Fused | Distance
     seen: Tensor
 
     def __init__(
@@ -149,30 +141,21 @@ class AvSync(Pretext):
         self.project = nn.ModuleDict(
             {stream: Projection(nn.Linear(dims[stream], config.width)) for stream in STREAMS}
         )
-        self.reach = math.floor(config.reach / config.step + 1e-6)
-        self.head = TemporalHead(config.width) if config.compare == "fused" else None
+        self.offsets = Offsets(self.clips)
+        self.reach = _classes_aside(config)
+        fused = config.compare == "fused"
+        self.head = Fused(config.width) if fused else Distance(config.margin)
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
-
-    @classmethod
-    def wants(cls, config: Any, there: Mapping[str, int]) -> list[str]:
-        """Picture and sound, of the recordings that have both."""
-        return list(STREAMS) if set(STREAMS) <= set(there) else []
 
     def needs(self, stream: str) -> int:
         """A clip, and room for the smallest shift of a hard negative or for the widest spread of
         offsets."""
-        rate = self.clips["video"].rate
-        assert rate is not None
         if self.config.ask == "in_step":
-            room = _gap_and_far(self.config, rate)[0]
+            room = self.offsets.frames(self.config.gap, self.config.far)[0]
         else:
             widest = self.reach if self.config.shifted == 1 else 2 * self.reach
-            room = math.ceil(widest * self.config.step * rate) + 1
-        if stream == "audio":
-            audio = self.clips["audio"].rate
-            assert audio is not None
-            room = math.ceil(room * audio / rate)
-        return self.clips[stream].span + room
+            room = math.ceil(widest * self.config.step * self.offsets.rate) + 1
+        return self.offsets.needs(stream, room)
 
     def draw(self, timeline: Timeline, rng: np.random.Generator) -> dict[str, Draw]:
         """One clip, and sounds of the same length at whole frames from it.
@@ -180,47 +163,33 @@ class AvSync(Pretext):
         Factors of the sounds: "offset", seconds by which a sound is of a later time than the clip;
         of "offset" also "class", its place on the grid. Of "in_step" the first sound is in step.
         """
-        room, rate = self._room(timeline), timeline["video"].rate
         shifted = self.config.shifted
         if self.config.ask == "in_step":
-            gap, far = _gap_and_far(self.config, rate)
+            room = self.offsets.room(timeline)
+            gap, far = self.offsets.frames(self.config.gap, self.config.far)
             place, others = neighbours(room, gap, min(far, room), shifted, rng)
-            return self._views(timeline, place, np.append(0, others - place), None)
+            return self.offsets.views(timeline, place, np.append(0, others - place))
         classes = rng.choice(2 * self.reach + 1, shifted, replace=False)
-        shifts = in_frames((classes - self.reach) * self.config.step, rate)
-        return self._views(timeline, somewhere(room, shifts, rng), shifts, classes)
+        seconds = (classes - self.reach) * self.config.step
+        draws = self.offsets.anywhere(timeline, seconds, rng)
+        draws["audio"].factors["class"] = classes
+        return draws
 
     def at_offsets(
         self, timeline: Timeline, offsets: Sequence[float] | np.ndarray, rng: np.random.Generator
     ) -> dict[str, Draw]:
-        """One clip, and its sound at each of the offsets (seconds, positive for a later sound),
-        wherever all of them fit: what `scores` is asked about.
+        """What `scores` is given: one clip, and its sound at each of the offsets, wherever all of
+        them fit.
+
+        Args:
+            timeline: Of a recording with both streams.
+            offsets: Seconds, positive for a later sound.
+            rng: Source of the place.
 
         Raises:
             ValueError: If the recording is too short for them.
         """
-        shifts = in_frames(np.asarray(offsets, np.float64), timeline["video"].rate)
-        return self._views(timeline, somewhere(self._room(timeline), shifts, rng), shifts, None)
-
-    def _room(self, timeline: Timeline) -> int:
-        """The last frame at which both clips can begin."""
-        video, audio = timeline["video"], timeline["audio"]
-        free = audio.length - self.clips["audio"].span
-        sound = math.floor(free * video.rate / audio.rate + 1e-6)
-        return min(video.length - self.clips["video"].span, sound)
-
-    def _views(
-        self, timeline: Timeline, place: int, shifts: np.ndarray, classes: np.ndarray | None
-    ) -> dict[str, Draw]:
-        """The clip that begins at frame `place` and sounds that begin so many frames later."""
-        video, audio = self.clips["video"], self.clips["audio"]
-        begin = timeline.meet(place + shifts, "video", "audio")
-        frames = place + video.stride * np.arange(video.length)
-        samples = begin[:, None] + audio.stride * np.arange(audio.length)
-        factors = {"offset": shifts / timeline["video"].rate}
-        if classes is not None:
-            factors["class"] = classes
-        return {"video": Draw(frames[None], {}), "audio": Draw(samples, factors)}
+        return self.offsets.anywhere(timeline, np.asarray(offsets, np.float64), rng)
 
     def encode(self, encoders: Mapping[str, Encoder], batch: Batch) -> Features:
         """Sequences "video" (batch, steps, width) and "sound" (batch, view, steps, width), which
@@ -305,14 +274,9 @@ class AvSync(Pretext):
                 correct = ((right > 0).float().mean() + (scores <= 0).float().mean()) / 2
                 outcome.answers[name] = Answer(correct, chance=0.5)
 
-    def _cost(self, scores: Tensor, in_step: bool) -> Tensor:
+    def _cost(self, scores: Float[Tensor, "n"], in_step: bool) -> Float[Tensor, ""]:
         """Mean loss of pairs that are, or are not, in step; 0 if there are none."""
-        if not len(scores):
-            return scores.sum()
-        if self.config.compare == "fused":
-            return F.softplus(-scores if in_step else scores).mean()
-        distance = self.config.margin / 2 - scores
-        return (distance if in_step else F.relu(self.config.margin - distance)).square().mean()
+        return self.head.cost(scores, in_step).mean() if len(scores) else scores.sum()
 
     def _offset(
         self, video: Tensor, sound: Tensor, audible: Tensor, batch: Batch, outcome: Outcome
@@ -333,7 +297,6 @@ class AvSync(Pretext):
     ) -> Float[Tensor, "n offset"]:
         """The head's log odds of being in step if the sound is shifted by each offset of the grid,
         from the time that clip and sound then have in common."""
-        assert self.head is not None
         steps_a_second = (self.config.steps - 1) / _span(self.clips)
         moved = [
             slide(sound, offset * self.config.step * steps_a_second)
@@ -348,17 +311,10 @@ class AvSync(Pretext):
     def pair_scores(
         self, video: Float[Tensor, "n steps width"], sound: Float[Tensor, "n steps width"]
     ) -> Float[Tensor, "n"]:
-        """How far each pair counts as in step; above 0 it does.
-
-        "fused": the head's logit, of "offset" the log odds of no offset. "distance": half the
-        margin less the distance of the two sequences, the root mean square over their steps of the
-        distance of unit vectors.
-        """
-        if self.head is None:
-            apart = F.normalize(video, dim=2) - F.normalize(sound, dim=2)
-            return self.config.margin / 2 - (apart.square().sum(2).mean(1) + 1e-12).sqrt()
+        """How far each pair counts as in step; above 0 it does. Of "in_step" what the head says, of
+        "offset" the log odds of no offset."""
         if self.config.ask == "in_step":
-            return self.head(video, sound, video.new_ones(video.shape[1], dtype=torch.bool))
+            return self.head(video, sound)
         chances = self._slid_scores(video, sound).softmax(1)
         return torch.logit(chances[:, self.reach], eps=1e-7)
 
@@ -385,15 +341,17 @@ def _span(clips: Mapping[str, ClipSpec]) -> float:
     return min((clip.span - 1) / (clip.rate or 1) for clip in clips.values())
 
 
-def _gap_and_far(config: AvSyncConfig, rate: float) -> tuple[int, int]:
-    """The least and the greatest shift of a hard negative in whole frames."""
-    return math.ceil(config.gap * rate - 1e-6), math.floor(config.far * rate + 1e-6)
+def _classes_aside(config: AvSyncConfig) -> int:
+    """Classes of offsets on either side of none."""
+    return math.floor(config.reach / config.step + 1e-6)
 
 
 def _check(clips: Mapping[str, ClipSpec], config: AvSyncConfig) -> None:
-    """Raises ConfigError if streams are missing or settings contradict each other."""
-    if set(clips) != set(STREAMS):
-        raise ConfigError(f"av_sync needs video and audio, not {' and '.join(clips)} alone.")
+    """Whether settings and clips go together.
+
+    Raises:
+        ConfigError: If they do not.
+    """
     for stream, spec in clips.items():
         if spec.rate is None:
             raise ConfigError(f"av_sync counts in seconds: set clip.{stream}.rate.")
@@ -406,7 +364,7 @@ def _check(clips: Mapping[str, ClipSpec], config: AvSyncConfig) -> None:
             "A distance does not say by how much a sound is shifted: ask in_step, or compare fused."
         )
     rate = clips["video"].rate or 1
-    gap, far = _gap_and_far(config, rate)
+    gap, far = Offsets(clips).frames(config.gap, config.far)
     if not 1 <= gap <= far:
         raise ConfigError(
             f"gap ({config.gap} s) must be above 0, and far ({config.far} s) so much above it that "
@@ -427,7 +385,7 @@ def _check(clips: Mapping[str, ClipSpec], config: AvSyncConfig) -> None:
             f"step ({config.step} s) must be at least one frame ({1 / rate:.3g} s) and at most "
             f"reach ({config.reach} s)."
         )
-    classes = 2 * math.floor(config.reach / config.step + 1e-6) + 1
+    classes = 2 * _classes_aside(config) + 1
     if config.shifted < 1 or (config.ask == "offset" and config.shifted > classes):
         raise ConfigError(
             f"shifted is {config.shifted}; it is at least 1, and of offset at most {classes}."

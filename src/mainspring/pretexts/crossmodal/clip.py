@@ -29,30 +29,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from mainspring.clips import (
-    NOTHING,
-    Clips,
-    ClipSpec,
-    Draw,
-    Extent,
-    Positions,
-    Timeline,
-    regular,
-    span,
-    window,
-)
+from mainspring.clips import ClipSpec, Draw, Timeline, window
 from mainspring.encoders.encoder import Encoder
 from mainspring.encoders.joint import JointHead
 from mainspring.errors import ConfigError, unknown
 from mainspring.losses.multiple import (
+    LARGEST_SCALE,
     Mined,
     NeighbourBank,
     Scores,
@@ -63,13 +52,12 @@ from mainspring.losses.multiple import (
     noise_level,
     pair_nce,
 )
-from mainspring.pretexts.content import Change, content_change
-from mainspring.pretexts.pretext import Answer, Batch, Features, Outcome, Pretext, Views
-from mainspring.pretexts.silence import heard
+from mainspring.pretexts.content import content_change
+from mainspring.pretexts.presence import embedded
+from mainspring.pretexts.pretext import Answer, Batch, Features, Outcome, Pretext
+from mainspring.pretexts.times import around, nearest_sentences, sentences
 
 LOSSES = ("info_nce", "mil_nce", "cpd")
-LARGEST_SCALE = 100.0
-"""Of the cosines: CLIP lets one over the temperature grow no further (Section 2.5)."""
 
 
 @dataclass(frozen=True)
@@ -174,18 +162,18 @@ class Clip(Pretext):
             count, seconds = sentences(timeline[second], specs[second])
             moment = (rng.integers(count) + rng.random()) * seconds
             share = rng.uniform(settings.shortest, 1)
-            clip = around(moment, timeline[first], specs[first], first, share)
+            clip = around(np.array([moment]), timeline[first], specs[first], first, share)
         else:
             extent, spec = timeline[first], specs[first]
-            clip = window(extent.length, spec.length, spec.stride, rng)
+            clip = window(extent.length, spec.length, spec.stride, rng)[None]
             place = rng.random() if settings.overlap else 0.5
-            moment = (clip[0] + place * spec.span) / extent.rate
+            moment = (clip[0, 0] + place * spec.span) / extent.rate
         if second == "text":
             bag = nearest_sentences(moment, timeline[second], specs[second], settings.sentences)
         else:
             share = rng.uniform(settings.shortest, 1) if settings.overlap else 1.0
-            bag = around(moment, timeline[second], specs[second], second, share)[None]
-        return {first: Draw(clip[None], {}), second: Draw(bag, {})}
+            bag = around(np.array([moment]), timeline[second], specs[second], second, share)
+        return {first: Draw(clip, {}), second: Draw(bag, {})}
 
     def encode(self, encoders: Mapping[str, Encoder], batch: Batch) -> Features:
         """Vectors in the shared space, (batch, dim) and (batch, sentence, dim), which pairs there
@@ -250,92 +238,6 @@ class Clip(Pretext):
             self.scale.exp(),
             mined,
         )
-
-
-class Shown(NamedTuple):
-    """What an encoder makes of the views of a stream.
-
-    Attributes:
-        embedding: Zeros where there is nothing.
-        there: False where a clip is absent, silent, or without a word or value.
-        silent: Where there is a clip, but no sound in it.
-    """
-
-    embedding: Float[Tensor, "batch view dim"]
-    there: Bool[Tensor, "batch view"]
-    silent: Bool[Tensor, "batch view"]
-
-
-def embedded(
-    stream: str, encoder: Encoder, change: Change, views: Views, generator: torch.Generator
-) -> Shown:
-    """The embeddings of all views, of which only those that are there are encoded: others would
-    cost as much and take part in batch statistics."""
-    samples, present = views.flat()
-    there = present.any(1)
-    silent = torch.zeros_like(there)
-    if stream == "audio":
-        silent = there & ~heard(samples, present)
-    elif stream == "text":
-        there = (present & (samples != 0)).any(1)
-    elif stream == "series":
-        there = (present & ~samples.isnan().all(2)).any(1)
-    there = there & ~silent
-    changed = change(samples, generator)
-    rows = there.nonzero()[:, 0]
-    if len(rows) == len(there):
-        embedding = encoder(changed, present)
-    elif len(rows):
-        some = encoder(changed[rows], present[rows])
-        embedding = some.new_zeros(len(there), some.shape[1]).index_copy(0, rows, some)
-    else:
-        embedding = torch.zeros(len(there), encoder.dim, device=there.device)
-    shape = views.present.shape[:2]
-    return Shown(*(value.unflatten(0, shape) for value in (embedding, there, silent)))
-
-
-def around(
-    moment: float, extent: Extent, spec: ClipSpec, stream: str, share: float = 1.0
-) -> Positions:
-    """The clip with its middle at `moment`, moved in where it would leave the recording.
-
-    Args:
-        moment: Seconds after the recording's start.
-        extent: Of the stream; at least the clip's span.
-        spec: How its clips are cut.
-        stream: Videos keep their frames at any length, others end in padding.
-        share: Of the clip's whole length.
-    """
-    stride, length = spec.stride * share, spec.length
-    if stream != "video":
-        stride, length = spec.stride, max(1, round(share * length))
-    reach = span(length, stride)
-    start = min(max(0, math.floor(moment * extent.rate - reach / 2 + 0.5)), extent.length - reach)
-    return np.pad(
-        regular(start, length, stride), (0, spec.length - length), constant_values=NOTHING
-    )
-
-
-def sentences(extent: Extent, spec: ClipSpec) -> tuple[int, float]:
-    """How many sentences a text has, and for how many seconds each stands: clips of text are
-    sentences, side by side on its grid."""
-    return extent.length // spec.length, spec.length / extent.rate
-
-
-def nearest_sentences(moment: float, extent: Extent, spec: ClipSpec, count: int) -> Clips:
-    """The sentences nearest to a moment, in their order, and then padding if there are fewer.
-
-    Args:
-        moment: Seconds after the recording's start.
-        extent: Of the text.
-        spec: How it is cut; its length is the words of a sentence.
-        count: How many.
-    """
-    there, seconds = sentences(extent, spec)
-    distance = np.abs((np.arange(there) + 0.5) * seconds - moment)
-    nearest = np.sort(np.argsort(distance, kind="stable")[:count])
-    clips = nearest[:, None] * spec.length + np.arange(spec.length)
-    return np.pad(clips, ((0, count - len(nearest)), (0, 0)), constant_values=NOTHING)
 
 
 def _pair(features: Features) -> tuple[Tensor, Tensor]:

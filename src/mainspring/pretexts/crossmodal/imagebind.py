@@ -32,15 +32,11 @@ from mainspring.clips import ClipSpec, Draw, Timeline, window
 from mainspring.encoders.encoder import Encoder
 from mainspring.encoders.joint import JointHead
 from mainspring.errors import ConfigError, unknown
-from mainspring.losses.multiple import compare, found, pair_nce
+from mainspring.losses.multiple import LARGEST_SCALE, compare, found, pair_nce
 from mainspring.pretexts.content import content_change
-from mainspring.pretexts.crossmodal.clip import (
-    LARGEST_SCALE,
-    around,
-    embedded,
-    nearest_sentences,
-)
+from mainspring.pretexts.presence import embedded
 from mainspring.pretexts.pretext import Answer, Batch, Features, Outcome, Pretext
+from mainspring.pretexts.times import around
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,11 @@ class Imagebind(Pretext):
 
     @classmethod
     def wants(cls, config: ImagebindConfig, there: Mapping[str, int]) -> list[str]:
-        """The anchor and every other stream that there is."""
+        """The anchor and every other stream that there is.
+
+        Raises:
+            ConfigError: If the anchor is no stream that it accepts.
+        """
         if config.anchor not in cls.accepts:
             raise unknown("anchor", config.anchor, cls.accepts)
         others = [stream for stream in cls.accepts if stream in there and stream != config.anchor]
@@ -120,17 +120,14 @@ class Imagebind(Pretext):
             return {stream: self.absent(stream, 1, {}) for stream in self.clips}
         spec, extent = self.clips[anchor], timeline[anchor]
         clip = window(extent.length, spec.length, spec.stride, rng)
-        moment = (clip[0] + spec.span / 2) / extent.rate
+        middle = np.array([(clip[0] + spec.span / 2) / extent.rate])
         draws = {anchor: Draw(clip[None], {})}
         for stream in self.bound:
             if not self.has(timeline, stream):
                 draws[stream] = self.absent(stream, 1, {})
-            elif stream == "text":
-                near = nearest_sentences(moment, timeline[stream], self.clips[stream], 1)
-                draws[stream] = Draw(near, {})
             else:
-                near = around(moment, timeline[stream], self.clips[stream], stream)
-                draws[stream] = Draw(near[None], {})
+                near = around(middle, timeline[stream], self.clips[stream], stream)
+                draws[stream] = Draw(near, {})
         return draws
 
     def encode(self, encoders: Mapping[str, Encoder], batch: Batch) -> Features:

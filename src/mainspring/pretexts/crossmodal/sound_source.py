@@ -21,34 +21,25 @@ visual sounds the hard way", CVPR 2021), which also has the background of a pict
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
-from torch.utils.checkpoint import checkpoint
 
 from mainspring.augment.video import centre
 from mainspring.clips import ClipSpec, Draw, Timeline, fit, regular
 from mainspring.encoders.encoder import Encoder, as_float_image
 from mainspring.encoders.joint import JointHead
 from mainspring.errors import ConfigError, unknown
+from mainspring.losses.maps import POOLS, background, choose_own, compare
+from mainspring.pretexts.audiovisual import STREAMS, AudioVisual
 from mainspring.pretexts.content import content_change
-from mainspring.pretexts.pretext import Answer, Batch, Features, Outcome, Pretext
+from mainspring.pretexts.pretext import Answer, Batch, Features, Outcome
 from mainspring.pretexts.silence import FLOOR_DECIBELS, heard
-
-Cosines = Float[Tensor, "clip sound place"]
-Scores = Float[Tensor, "clip sound"]
-
-TOGETHER = 2**26
-"""Cosines held at a time: 256 MiB of them."""
-INSIDE, OUTSIDE, SOFTNESS = 0.65, 0.4, 0.03
-"""Of the tri-map (Chen et al., Section 4.1): cosines above the first are the source, below the
-second the background, and how soft the two borders are."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +85,11 @@ class SoundSourceConfig:
     jitter: float = 0.0
 
 
-class SoundSource(Pretext):
+class SoundSource(AudioVisual):
     """Tells which sound belongs to which picture by the best place for it."""
 
     question = "Where in the picture does this sound come from?"
     citation = "Arandjelovic and Zisserman, Objects that sound, ECCV 2018"
-    accepts = ("video", "audio")
     apart = True
     recipe: ClassVar[dict[str, Any]] = {
         "clip": {"video": {"size": 112, "crop": 0}},
@@ -118,11 +108,6 @@ class SoundSource(Pretext):
         config: SoundSourceConfig,
     ) -> None:
         super().__init__(clips, dims, recordings, config)
-        if set(clips) != set(self.accepts):
-            raise ConfigError(
-                f"sound_source learns from video and audio together, not from "
-                f"{', '.join(clips)} alone. Use recordings with both."
-            )
         if config.clips < 1 or config.apart < 0 or config.temperature <= 0 or config.width < 1:
             raise ConfigError(
                 f"sound_source takes clips and width of at least 1, apart of at least 0 and a "
@@ -140,11 +125,6 @@ class SoundSource(Pretext):
         self.places = JointHead(dims["video"], config.width)
         self.sound = JointHead(dims["audio"], config.width)
 
-    @classmethod
-    def wants(cls, config: Any, there: Mapping[str, int]) -> list[str]:
-        """Both streams or nothing."""
-        return list(cls.accepts) if set(cls.accepts) <= set(there) else []
-
     def joint(self) -> dict[str, nn.Module]:
         """The heads; that of pictures suits a place's token as well as a whole clip's embedding."""
         return {"video": self.places, "audio": self.sound}
@@ -157,8 +137,8 @@ class SoundSource(Pretext):
     def draw(self, timeline: Timeline, rng: np.random.Generator) -> dict[str, Draw]:
         """Some instants, and around each a clip of pictures and one of sound."""
         count, extents = self.config.clips, timeline.extents
-        half = max(self.clips[s].span / extents[s].rate for s in self.accepts) / 2
-        room = max(0.0, min(extents[s].seconds for s in self.accepts) - 2 * half)
+        half = max(self.clips[s].span / extents[s].rate for s in STREAMS) / 2
+        room = max(0.0, min(extents[s].seconds for s in STREAMS) - 2 * half)
         gap = min(2 * half * self.config.apart, room / max(1, count - 1))
         offsets = np.sort(rng.uniform(0, room - (count - 1) * gap + 1e-9, count))
         clips = around(timeline, self.clips, half + offsets + gap * np.arange(count))
@@ -197,7 +177,7 @@ class SoundSource(Pretext):
         own = torch.einsum("npd,nd->np", places, sounds)
         other = None
         if self.config.background:
-            other = _background(own) / self.config.temperature
+            other = background(own) / self.config.temperature
         allowed = recording[:, None] != recording[None, :]
         if self.config.within:
             allowed = torch.ones_like(allowed)
@@ -239,7 +219,7 @@ def around(
     last = max(0, extent.length - spec.span)
     middles = (np.clip(first, 0, last) + spec.span / 2) / extent.rate
     rows = {}
-    for stream in ("video", "audio"):
+    for stream in STREAMS:
         spec, extent = clips[stream], timeline[stream]
         starts = np.maximum(0, middles * extent.rate - spec.span / 2)
         rows[stream] = np.stack(
@@ -270,91 +250,3 @@ def maps(
     seen = pretext.shown(centre(pictures, pretext.clips["video"].crop))
     places = pretext.places(encoders["video"].tokens(seen))
     return torch.einsum("nthwd,nd->nthw", places, pretext.sound(encoders["audio"](sounds)))
-
-
-def compare(
-    places: Float[Tensor, "clip place width"],
-    sounds: Float[Tensor, "sound width"],
-    pool: Callable[[Cosines, float], Scores],
-    temperature: float,
-    together: int = TOGETHER,
-) -> Scores:
-    """Every clip's pictures with every sound: the pooled map over the temperature.
-
-    At most `together` cosines are held at a time; where that takes several parts, each is computed
-    again for its gradient.
-    """
-
-    def part(some: Float[Tensor, "clip place width"]) -> Scores:
-        return pool(torch.einsum("npd,md->nmp", some, sounds), temperature)
-
-    rows = max(1, together // max(1, places.shape[1] * len(sounds)))
-    if rows >= len(places):
-        return part(places)
-    return torch.cat([checkpoint(part, some, use_reentrant=False) for some in places.split(rows)])
-
-
-def choose_own(
-    scores: Float[Tensor, "n n"],
-    allowed: Bool[Tensor, "n n"],
-    other: Float[Tensor, "n"] | None = None,
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Cross-entropy of choosing one's own (the diagonal) among what is allowed, and the accuracy.
-
-    Args:
-        scores: Of each row's choices.
-        allowed: Which of them there are; the diagonal always.
-        other: One more wrong choice a row, which the accuracy leaves out.
-
-    Returns:
-        The mean loss, 0 without rows, and the share of rows whose own is above all others; a tie
-        counts as wrong.
-    """
-    right = scores.diagonal()
-    choices = scores.masked_fill(~allowed, -torch.inf)
-    wrong = choices.detach().clone().fill_diagonal_(-torch.inf)
-    if other is not None:
-        choices = torch.cat([choices, other[:, None]], 1)
-    count = max(1, len(scores))
-    loss = (choices.logsumexp(1) - right).sum() / count
-    return loss, (right[:, None] > wrong).all(1).sum() / count
-
-
-def _largest(cosines: Cosines, temperature: float) -> Scores:
-    """AVOL-Net, Section 4.1: the best place."""
-    return cosines.amax(2) / temperature
-
-
-def _soft(cosines: Cosines, temperature: float) -> Scores:
-    """A smooth maximum: the log of the mean over places of exp(cosine / temperature)."""
-    return (cosines / temperature).logsumexp(2) - math.log(cosines.shape[2])
-
-
-def _attend(cosines: Cosines, temperature: float) -> Scores:
-    """Senocak et al., Section 3.2: places weighted by a softmax over the map. The weighted vectors
-    are not brought to length 1 again, so the score is the weighted mean of the cosines."""
-    return ((cosines / temperature).softmax(2) * cosines).sum(2) / temperature
-
-
-def _trimap(cosines: Cosines, temperature: float) -> Scores:
-    """Chen et al., Section 3.3: the mean over what is above a soft threshold; as in the released
-    code also for pairs that do not belong together, where the paper has the plain mean."""
-    return _mean(cosines, (cosines - INSIDE) / SOFTNESS) / temperature
-
-
-POOLS: dict[str, Callable[[Cosines, float], Scores]] = {
-    "max": _largest,
-    "soft": _soft,
-    "attend": _attend,
-    "trimap": _trimap,
-}
-
-
-def _background(own: Float[Tensor, "n place"]) -> Float[Tensor, "n"]:
-    """Chen et al., Section 3.3: the mean over what is below a soft threshold in one's own map."""
-    return _mean(own, (OUTSIDE - own) / SOFTNESS)
-
-
-def _mean(values: Float[Tensor, "*rows place"], above: Float[Tensor, "*rows place"]) -> Tensor:
-    """The mean over places weighted by sigmoid(above), also where all weights are near 0."""
-    return (values * logsigmoid(above).softmax(-1)).sum(-1)
