@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-ROWS = ("random", "a", "d", "e", "h", "k", "l", "m")
+ROWS = ("random", "a", "d", "e", "h", "j", "k", "l", "m")
 VIEWS = {"a": 2, "d": 8, "e": 1, "f": 2, "g": 2, "h": 4, "i": 2, "j": 2, "k": 4, "l": 4, "m": 4}
 CLIPS = 64
 """Of each stream in a step."""

@@ -207,6 +207,45 @@ def test_lists_say_what_there_is(capsys, verb, wanted):
         assert found[name]["citation"]
 
 
+def test_presets_are_listed_with_their_pretext(capsys):
+    main(["pretexts", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["av_sync"]["presets"] == ["avts", "offset"]
+    assert found["forecast"]["presets"] == []
+    main(["pretexts"])
+    listed = capsys.readouterr().out.split("\n\n")[0].splitlines()
+    at = listed.index("av_sync")
+    assert listed[at + 3] == "  --preset avts, offset"
+
+
+def test_what_is_named_next_can_be_typed(capsys, tmp_path):
+    folder = tmp_path / "both"
+    folder.mkdir()
+    rows = ["uri,caption"]
+    for number in range(4):
+        path = folder / f"{number}.npy"
+        np.save(path, np.random.default_rng(number).normal(size=(200, 2)))
+        rows.append(f"{path},a word")
+    (tmp_path / "both.csv").write_text("\n".join(rows))
+    config = tmp_path / "small.toml"
+    config.write_text(SMALL + "[architecture.text]\nbuckets = 64\nwidth = 4\ndim = 8\n")
+    data, out = str(tmp_path / "both.csv"), str(tmp_path / "run")
+    main(["pretrain", data, "--pretext", "clip", "--stream", "text", "series", "--out", out,
+          "--steps", "1", "--config", str(config)])  # fmt: skip
+    said = capsys.readouterr()
+    assert "Verdict on text:\n" in said.err
+    assert "Verdict on series:\n" in said.err
+    words = said.out.split("Next: mainspring ")[1].splitlines()
+    assert words[1].strip().startswith(f"mainspring across {out} DATA")
+    main(words[0].split("   (")[0].split())
+    said = capsys.readouterr().out
+    assert said.splitlines()[-1].endswith("FILE@START-END --stream series")
+    main(["embed", out, data, "--stream", "text", "--joint"])
+    assert capsys.readouterr().out.splitlines()[-1].endswith("FILE@START-END --among text")
+    main(["embed", out, data, "--stream", "text"])
+    assert capsys.readouterr().out.splitlines()[-1].endswith('"WORDS" --stream text')
+
+
 def test_every_public_name_is_what_it_says_whatever_was_imported_before():
     # A function named like a package would be replaced by it as soon as that is imported.
     import importlib

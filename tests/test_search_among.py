@@ -176,6 +176,10 @@ def test_without_embeddings_the_command_that_makes_them_is_named(
     # Vectors of the encoder alone are no answer.
     said(capsys, "embed", world.run, world.manifest, "--stream", "audio")
     assert "No audio was embedded in the shared space" in fails(capsys, *ask)
+    alone = ("search", world.run, world.film("red"), "--stream", "video")
+    assert "No video was embedded of " in fails(capsys, *alone)
+    said(capsys, "embed", world.run, world.manifest, "--stream", "video", "--joint")
+    assert "No video was embedded without --joint of " in fails(capsys, *alone)
     joint = said(capsys, "embed", world.run, world.manifest, "--stream", "audio", "--joint")
     assert joint["dim"] == 8
     hits = said(capsys, *ask)["hits"]
@@ -210,6 +214,37 @@ def test_words_find_pictures_and_sounds(world: World, capsys: pytest.CaptureFixt
     assert {Path(hit["uri"]) for hit in hits} >= {world.film("white")}
 
 
+def test_sentences_that_are_found_are_said(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask = ("search", world.run, world.film("white"), "--among", "text", "--stream", "video",
+           "--data", world.manifest, "--k", 8)  # fmt: skip
+    for hit in said(capsys, *ask)["hits"]:
+        film = FILMS[int(Path(hit["uri"]).stem)]
+        assert hit["text"] == f"a {film[int(hit['start'] > 1)]} film"
+    main([*map(str, ask[:-4]), "--k", "1"])
+    assert capsys.readouterr().out.rstrip().endswith(" film")
+    # A window that reaches over two sentences has both.
+    vectors = api.embed(world.run, world.manifest, stream="text", joint=True, hop=HALF / 2)
+    assert len(vectors) == 12
+    hits = api.search(world.run, "red", stream="text", among="text", k=9)
+    assert {hit.text for hit in hits if Path(hit.uri) == world.film("red")} <= {
+        "a red film", "a green film", "a red film a green film"
+    }  # fmt: skip
+
+
+def test_the_stream_that_asks_is_said(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask = ("search", world.run, world.film("red"), "--among", "video", "--data", world.manifest)
+    main([*map(str, ask)])
+    assert "Asked by the audio of the file" in capsys.readouterr().err
+    write_film(tmp_path / "mute.mp4", [(90, 90, 90)], None)
+    message = fails(capsys, "search", world.run, tmp_path / "mute.mp4", "--stream", "audio",
+                    "--among", "video", "--data", world.manifest)  # fmt: skip
+    assert "no audio stream to embed; its streams: video" in message
+
+
 def test_several_lines_of_words_are_searched_as_their_mean(world: World) -> None:
     one, other, both = (
         api.search(world.run, words, data=world.manifest, stream="text", among="video", k=99)
@@ -222,6 +257,7 @@ def test_words_without_the_flag_and_without_words(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     message = fails(capsys, "search", world.run, "a red film", "--among", "video")
+    assert "no file 'a red film'" in message
     assert "add --stream text" in message
     message = fails(capsys, "search", world.run, "!?", "--among", "video", "--stream", "text",
                     "--data", world.manifest)  # fmt: skip
@@ -239,6 +275,24 @@ def test_a_run_without_a_shared_space_names_what_learns_one(
         message = fails(capsys, *words)
         assert "no heads into a space that its streams share. Its pretext, taco, learns" in message
         assert "these do: " in message
+
+
+def test_a_finished_run_without_heads_is_not_to_be_finished(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tmp_path / "run")
+    run.begin({"data": str(world.data), "pretext": "av_match", "preset": "l3"})
+    for stream, encoder in {"video": R2Plus1DTiny(width=4), "audio": LogMel(width=4)}.items():
+        save_encoder(run.encoder(stream), encoder, CLIPS[stream])
+    ask = ("across", run.folder, world.data)
+    assert "Give its pretrain command again to finish it." in fails(capsys, *ask)
+    run.write_json("summary.json", {"steps": 3})
+    message = fails(capsys, *ask)
+    assert "to finish it" not in message
+    assert "av_match, learns none with --preset l3; with its defaults it does." in message
+    save_joint(run.encoder("video"), JointHead(R2Plus1DTiny(width=4).dim, 8))
+    assert "has learnt from video only, and retrieval is between two" in fails(capsys, *ask)
+    assert "to compare it with audio, train on" in fails(capsys, *ask, "--streams", "audio")
 
 
 def test_a_stream_outside_the_space(world: World, capsys: pytest.CaptureFixture[str]) -> None:
@@ -323,3 +377,23 @@ def test_across_takes_two_streams(world: World, capsys: pytest.CaptureFixture[st
     assert "Retrieval is between two streams, not 1 (audio)" in message
     message = fails(capsys, "across", world.run, world.data, "--streams", "audio", "vido", code=2)
     assert "Did you mean 'video'" in message
+    message = fails(capsys, "across", world.run, world.data, "--streams", "video", "series")
+    assert "shares a space between video and audio and text, not with series" in message
+
+
+def test_captions_of_one_sentence_are_not_asked_which_moment(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = tmp_path / "films.csv"
+    films = [f"{world.data / f'{i}.mp4'},a {film[0]} film" for i, film in enumerate(FILMS)]
+    manifest.write_text("\n".join(["uri,caption", *films]))
+    ask = ("across", world.run, manifest, "--streams", "video", "text")
+    result = said(capsys, *ask)
+    assert (result["seconds"], list(result["spread"]), result["still"]) == ({}, ["video"], ["text"])
+    main([*map(str, ask)])
+    text = capsys.readouterr().out
+    assert "Within a recording" not in text
+    assert "vectors of text are the same all through each recording" in text
+    # Four files, so nothing to resample.
+    assert "No intervals: the recordings are of 4 group(s), and fewer than 5" in text
+    assert "interval" not in json.dumps(result)

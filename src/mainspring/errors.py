@@ -33,4 +33,5 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> ConfigError:
     known = sorted(choices)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return ConfigError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
+    listed = ", ".join(choice or "''" for choice in known)
+    return ConfigError(f"Unknown {kind} {name!r}.{hint} Known: {listed}.")

@@ -107,7 +107,13 @@ def test_impossible_spans_are_problems_not_errors(tmp_path: Path) -> None:
 def test_other_columns_are_left_out_and_said(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_text("uri,lable\nx.wav,3\n")
-    assert open_catalogue(path).notes == ("left out columns of the manifest: lable",)
+    note = "left out columns of the manifest: lable (did you mean label?)"
+    assert open_catalogue(path).notes == (note,)
+    path.write_text("uri,serie_uri,audio_ury,audio_uri,colour\nx.wav,3,,,\n")
+    note = (
+        "left out columns of the manifest: serie_uri (did you mean series_uri?), audio_ury, colour"
+    )
+    assert open_catalogue(path).notes == (note,)
 
 
 def test_empty_manifest(tmp_path: Path) -> None:

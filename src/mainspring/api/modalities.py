@@ -11,12 +11,22 @@ import numpy as np
 from mainspring.api.data import catalogue, counter
 from mainspring.api.vectors import reader_of, shared
 from mainspring.encoders.saved import Saved
-from mainspring.errors import ConfigError, unknown
-from mainspring.evaluate.crossmodal import InTime, Ways, cross_retrieval, within_recordings
+from mainspring.errors import ConfigError, RunError
+from mainspring.evaluate.crossmodal import (
+    InTime,
+    Ways,
+    cross_retrieval,
+    unit,
+    within_recordings,
+)
+from mainspring.evaluate.intervals import FEWEST_GROUPS
 from mainspring.evaluate.moments import MOMENTS, Moments, moments
 from mainspring.evaluate.spread import Spread, spread
 from mainspring.training.progress import Log
 from mainspring.training.run import Run
+
+STILL = 1e-5
+"""Vectors of length 1 that differ by less in every number are the same: they are of float32."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +38,10 @@ class Across:
         recordings: How many had both.
         ways: Retrieval among recordings, one vector each.
         seconds: Retrieval among the moments of a recording, both ways; None where no recording
-            has two.
+            has two, or a stream is still.
         spread: By stream, how far its vectors lie apart in time; empty likewise.
+        still: Streams whose vectors do not change within any recording, as those of captions of one
+            sentence. They cannot say which moment, and are asked neither that nor their spread.
         problems: For each recording left out, its name and the reason.
         silent: Moments left out because nothing is heard in them.
         seen: The run was trained on these very recordings.
@@ -40,33 +52,42 @@ class Across:
     ways: Ways
     seconds: tuple[InTime, InTime] | None
     spread: dict[str, Spread]
+    still: tuple[str, ...]
     problems: dict[str, str]
     silent: int
     seen: bool
 
+    @property
+    def groups(self) -> int:
+        """What intervals resample: groups of recordings, or files where none are known."""
+        return len(next(iter(self.ways.there.recall.tallies.values())).groups)
+
     def to_dict(self, seed: int = 0) -> dict[str, Any]:
-        """Plain JSON values, with 95 % intervals from resampling groups."""
+        """Plain JSON values, with 95 % intervals from resampling groups where there are five."""
         rng = np.random.default_rng(seed)
         first, second = self.streams
         names = (f"{first} to {second}", f"{second} to {first}")
         seconds = self.seconds or (None, None)
-        return {
+        found = {
             "streams": list(self.streams),
             "recordings": self.recordings,
+            "groups": self.groups,
             "retrieval": {
                 name: way.to_dict(rng)
                 for name, way in zip(names, (self.ways.there, self.ways.back), strict=True)
             },
             "seconds": {
-                name: found.to_dict(rng)
-                for name, found in zip(names, seconds, strict=True)
-                if found is not None
+                name: way.to_dict(rng)
+                for name, way in zip(names, seconds, strict=True)
+                if way is not None
             },
-            "spread": {stream: found.to_dict(rng) for stream, found in self.spread.items()},
+            "spread": {stream: some.to_dict(rng) for stream, some in self.spread.items()},
+            "still": list(self.still),
             "problems": self.problems,
             "silent": self.silent,
             "seen": self.seen,
         }
+        return found if self.groups >= FEWEST_GROUPS else _without(found, "interval")
 
 
 def across(
@@ -100,8 +121,8 @@ def across(
         ConfigError: If the streams are not two.
         DataError: If fewer than two recordings have both.
     """
-    heads = shared(run)
-    pair = _pair(heads, streams)
+    heads = shared(run, streams)
+    pair = _pair(run, heads, streams)
     found = catalogue(data, log).usable()
     clips = {stream: heads[stream].clip for stream in pair}
     taken = moments(
@@ -132,6 +153,11 @@ def measured(
         np.add.at(total, place, vectors)
         return (total / counts).astype(np.float32)
 
+    def is_still(stream: str) -> bool:
+        rows = unit(taken.vectors[stream])
+        return bool(np.abs(rows - rows[first][place]).max() < STILL)
+
+    still = tuple(stream for stream in pair if several and is_still(stream))
     return Across(
         streams=pair,
         recordings=len(names),
@@ -145,21 +171,26 @@ def measured(
             within_recordings(one, other, taken.times, taken.rows, taken.groups),
             within_recordings(other, one, taken.times, taken.rows, taken.groups),
         )
-        if several
+        if several and not still
         else None,
-        spread={s: spread(taken.vectors[s], taken.rows, taken.groups) for s in pair}
-        if several
-        else {},
+        spread={
+            stream: spread(taken.vectors[stream], taken.rows, taken.groups)
+            for stream in pair
+            if several and stream not in still
+        },
+        still=still,
         problems=taken.problems,
         silent=taken.silent,
         seen=seen,
     )
 
 
-def _pair(heads: dict[str, Saved], streams: tuple[str, ...]) -> tuple[str, str]:
-    for stream in streams:
-        if stream not in heads:
-            raise unknown("stream", stream, heads)
+def _pair(run: str | Path, heads: dict[str, Saved], streams: tuple[str, ...]) -> tuple[str, str]:
+    if len(heads) == 1:
+        raise RunError(
+            f"{run} has learnt from {next(iter(heads))} only, and retrieval is between two "
+            "streams: train on two, as with `mainspring pretrain ... --stream video audio`."
+        )
     chosen = list(dict.fromkeys(streams)) or list(heads)[:2]
     if len(chosen) != 2:
         raise ConfigError(
@@ -167,6 +198,13 @@ def _pair(heads: dict[str, Saved], streams: tuple[str, ...]) -> tuple[str, str]:
             f"--streams two of {', '.join(heads)}."
         )
     return chosen[0], chosen[1]
+
+
+def _without(value: Any, key: str) -> Any:
+    """Nested dicts without a key."""
+    if not isinstance(value, dict):
+        return value
+    return {name: _without(inner, key) for name, inner in value.items() if name != key}
 
 
 def _seen(run: Run, data: Any) -> bool:

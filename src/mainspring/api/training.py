@@ -22,6 +22,7 @@ from mainspring.evaluate import verdict as verdicts
 from mainspring.evaluate.baselines import baselines
 from mainspring.evaluate.embed import embed as embed_windows
 from mainspring.recordings.catalogue import Catalogue
+from mainspring.training import unasked
 from mainspring.training.estimate import choose_steps, estimate
 from mainspring.training.loop import open_fabric, train
 from mainspring.training.order import seeded
@@ -114,6 +115,10 @@ def pretrain(
             for stream, head in plan.pretext.joint().items():
                 assert isinstance(head, JointHead)
                 save_joint(run.encoder(stream), head)
+            left_out = unasked.means(run.folder / "metrics.jsonl")
+            summary["left_out"] = left_out
+            for line in unasked.said(left_out):
+                told.say(line)
             summary["verdict"] = _verdict(plan, told) if verdict else ""
             if finished.quarantined:
                 run.write_json("check.json", describe(plan) | {"quarantined": finished.quarantined})
@@ -149,6 +154,7 @@ def _verdict(plan: Plan, log: Log) -> str:
     """The trained encoder beside random weights and raw features, without labels."""
     rows = seeded(plan.settings.seed, 0, 4).permutation(len(plan.catalogue))
     some = plan.catalogue.select(np.sort(rows[:VERDICT_RECORDINGS]))
+    several = len(plan.encoders) > 1
     lines = []
     for stream, encoder in plan.encoders.items():
         clip, told = plan.clips[stream], counter(log, f"judging {stream}")
@@ -164,6 +170,7 @@ def _verdict(plan: Plan, log: Log) -> str:
             name: verdicts.unlabelled(v)
             for name, v in {verdicts.TRAINED: vectors, **others}.items()
         }
+        lines += [f"Verdict on {stream}:"] if several else []
         lines.append(verdicts.verdict(results))
     return "\n".join(lines)
 

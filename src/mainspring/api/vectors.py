@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mainspring.api import sentences
 from mainspring.api.data import catalogue, counter
 from mainspring.clips import ClipSpec
 from mainspring.encoders.saved import Saved, load_encoder
@@ -20,10 +22,12 @@ from mainspring.recordings.cache import Cache
 from mainspring.recordings.catalogue import Catalogue
 from mainspring.recordings.reader import Reader
 from mainspring.recordings.recording import STREAMS
+from mainspring.recordings.series_file import split_uri
 from mainspring.training.plan import default_cache
 from mainspring.training.progress import Log
 from mainspring.training.run import Run
 from mainspring.training.settings import Loading
+from mainspring.training.streams import channels_of
 
 
 def load(run: str | Path, stream: str | None = None) -> Saved:
@@ -54,6 +58,7 @@ def shared(run: str | Path, streams: Iterable[str] = ()) -> dict[str, Saved]:
 
     Raises:
         RunError: If there are no heads, or none for such a stream.
+        ConfigError: If there is no such stream at all.
     """
     place = Run(run)
     asked = place.config().get("pretext")
@@ -64,21 +69,34 @@ def shared(run: str | Path, streams: Iterable[str] = ()) -> dict[str, Saved]:
         if name in found and found[name].joint is not None
     }
     if not heads:
-        joining = [p for p in pretexts.names() if pretexts.find(p).joint is not Pretext.joint]
         raise RunError(
-            f"{run} has no heads into a space that its streams share. "
-            + (
-                "Give its pretrain command again to finish it."
-                if asked in joining
-                else f"Its pretext, {asked}, learns none; these do: {', '.join(joining)}."
-            )
+            f"{run} has no heads into a space that its streams share. {_headless(place, asked)}"
         )
     for stream in streams:
+        if stream not in STREAMS:
+            raise unknown("stream", stream, heads)
+        if stream not in heads and len(heads) == 1:
+            raise RunError(
+                f"{run} has learnt from {next(iter(heads))} only: to compare it with {stream}, "
+                "train on both."
+            )
         if stream not in heads:
             raise RunError(
                 f"{run} shares a space between {' and '.join(heads)}, not with {stream}."
             )
     return heads
+
+
+def _headless(run: Run, pretext: Any) -> str:
+    """Why a run has no heads, and what to do."""
+    joining = [name for name in pretexts.names() if pretexts.find(name).joint is not Pretext.joint]
+    if pretext not in joining:
+        return f"Its pretext, {pretext}, learns none; these do: {', '.join(joining)}."
+    if run.read_json("summary.json") is None:
+        return "Give its pretrain command again to finish it."
+    preset = run.config().get("preset")
+    how = f"with --preset {preset}" if preset else "as [question] of its config.toml has it"
+    return f"Its pretext, {pretext}, learns none {how}; with its defaults it does."
 
 
 def embed(
@@ -130,6 +148,8 @@ def embed(
         stamps={"encoder": saved.stamp},
         progress=told,
     )
+    if saved.encoder.stream == "text":
+        sentences.keep(Path(out), vectors, found)
     _remember(Run(run), Path(out), data, saved.encoder.stream, joint)
     return vectors
 
@@ -169,25 +189,38 @@ def search(
     else:
         heads = shared(run, [among] if stream is None else [among, stream])
         saved = heads[stream or _asking(run, query, among, heads)]
+        if stream is None and log is not None:
+            log.say(f"Asked by the {saved.encoder.stream} of the file (--stream takes another).")
     gallery, source = heads.get(among or "", saved), saved.encoder.stream
     vectors = _searched(run, gallery, data, among is not None, log)
+    own = None
     if source == "text":
-        return search_vectors(vectors, embed_words(saved.encoder, saved.clip, query), k)
-    asked = parse_query(query)
-    asked = asked._replace(uri=str(Path(asked.uri).absolute()))
-    vector = embed_query(saved.encoder, saved.clip, Reader({source: saved.clip}), asked)
-    own = asked if source == gallery.encoder.stream else None
-    return search_vectors(vectors, vector, k, exclude=own)
+        vector = embed_words(saved.encoder, saved.clip, query)
+    else:
+        asked = parse_query(query)
+        asked = asked._replace(uri=str(Path(asked.uri).absolute()))
+        vector = embed_query(saved.encoder, saved.clip, Reader({source: saved.clip}), asked)
+        own = asked if source == gallery.encoder.stream else None
+    hits = search_vectors(vectors, vector, k, exclude=own)
+    if gallery.encoder.stream != "text":
+        return hits
+    return sentences.spoken(_latest(Run(run), "text", among is not None), hits)
 
 
 def _asking(run: str | Path, query: str, among: str, heads: Mapping[str, Saved]) -> str:
     """Which stream of a file asks among another: one that is not it, if the file has one."""
     uri = parse_query(query).uri
-    try:
-        there = catalogue(uri)[0]
-    except DataError as error:
-        hint = " To search by words, add --stream text." if "text" in heads else ""
-        raise DataError(f"{error}{hint}") from error
+    if not os.path.exists(split_uri(uri)[0]):
+        words = (
+            "to ask with words, add --stream text"
+            if "text" in heads
+            else "it has no encoder for text, so it cannot be asked with words"
+        )
+        raise DataError(
+            f"There is no file {uri!r}. {run} is asked with a file, or a span of it as in "
+            f"clip.mp4@2.0-4.0; {words}."
+        )
+    there = catalogue(uri)[0]
     if there.problem is not None:
         raise DataError(f"{uri} cannot be read: {there.problem}")
     fits = [name for name in heads if name in there.streams]
@@ -222,7 +255,8 @@ def reader_for(saved: Saved, found: Catalogue) -> Reader:
 def reader_of(clips: Mapping[str, ClipSpec], found: Catalogue) -> Reader:
     """The same for several streams."""
     cache = Cache(default_cache() / "decoded", int(Loading().cache_gb * 1e9))
-    return Reader(clips, cache if cache.fits(found, clips)[0] else None)
+    channels = channels_of(found) if "series" in clips else 0
+    return Reader(clips, cache if cache.fits(found, clips)[0] else None, channels=channels)
 
 
 def _remember(run: Run, folder: Path, data: Any, stream: str, joint: bool) -> None:
@@ -240,7 +274,12 @@ def _latest(run: Run, stream: str, joint: bool) -> Path:
     for entry in reversed(entries):
         if (entry.get("stream"), entry.get("joint")) == (stream, joint):
             return Path(entry["folder"])
-    what = f"No {stream} was embedded in the shared space" if joint else "Nothing was embedded"
+    if joint:
+        what = f"No {stream} was embedded in the shared space"
+    elif any(entry.get("stream") == stream for entry in entries):
+        what = f"No {stream} was embedded without --joint"
+    else:
+        what = f"No {stream} was embedded" if entries else "Nothing was embedded"
     raise RunError(f"{what} of {run.folder} yet: {_command(run, stream, joint)}, or give --data.")
 
 

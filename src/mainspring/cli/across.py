@@ -53,6 +53,8 @@ def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
 
 def _text(result: dict[str, Any]) -> str:
     """A table, and what was left out."""
+    from mainspring.evaluate.intervals import FEWEST_GROUPS
+
     count = result["recordings"]
     lines = [f"{f'Among {count} recordings':32}{'found':>8}{'interval':>18}{'chance':>9}"]
     for way, found in result["retrieval"].items():
@@ -66,15 +68,24 @@ def _text(result: dict[str, Any]) -> str:
     for way, found in result["seconds"].items():
         lines.append(_row(f"{way}, R@1", found["recall"]))
         error = found["error_seconds"]
-        low, high = error["interval"]
         lines.append(
-            f"{f'{way}, off by':32}{error['value']:6.2f} s{f'{low:.2f}-{high:.2f} s':>18}"
+            f"{f'{way}, off by':32}{error['value']:6.2f} s{_interval(error, '{:.2f}', ' s'):>18}"
             f"{error['chance']:7.2f} s"
+        )
+    for stream in result["still"]:
+        lines.append(
+            f"The vectors of {stream} are the same all through each recording, so they cannot say "
+            "which moment" + (" (captions of one sentence)." if stream == "text" else ".")
         )
     for stream, found in result["spread"].items():
         lines.append(
             f"{stream} vectors spread {found['within']['value']:.3g} over a recording's time, "
             f"{found['between']:.3g} over recordings."
+        )
+    if result["groups"] < FEWEST_GROUPS:
+        lines.append(
+            f"No intervals: the recordings are of {result['groups']} group(s), and fewer than "
+            f"{FEWEST_GROUPS} cannot tell how sure the numbers are."
         )
     if result["silent"]:
         lines.append(f"{result['silent']} moments left out: nothing is heard in them.")
@@ -87,6 +98,12 @@ def _text(result: dict[str, Any]) -> str:
 
 
 def _row(name: str, share: dict[str, Any]) -> str:
-    low, high = share["interval"]
-    interval = f"{low:.1%}-{high:.1%}"
+    interval = _interval(share, "{:.1%}")
     return f"{name:32}{share['value']:8.1%}{interval:>18}{share['chance']:9.1%}"
+
+
+def _interval(value: dict[str, Any], form: str, unit: str = "") -> str:
+    """From low to high; nothing where there are too few groups."""
+    if "interval" not in value:
+        return ""
+    return "-".join(form.format(end) for end in value["interval"]) + unit

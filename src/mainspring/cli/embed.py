@@ -62,5 +62,15 @@ def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
         text += f"\n{len(vectors.problems)} left out:" + "".join(
             f"\n  {name}: {why}" for name, why in vectors.problems.items()
         )
-    among = f" --among {vectors.stream}" if flags.joint else ""
-    return result, f"{text}\nNext: mainspring search {flags.run} FILE@START-END{among}"
+    return result, f"{text}\nNext: mainspring search {flags.run} {_query(flags, vectors.stream)}"
+
+
+def _query(flags: Flags, stream: str) -> str:
+    """What search needs to find what was embedded."""
+    from mainspring.training.run import Run
+
+    if flags.joint:
+        return f"FILE@START-END --among {stream}"
+    example = '"WORDS"' if stream == "text" else "FILE@START-END"
+    several = len(Run(flags.run).streams()) > 1
+    return f"{example} --stream {stream}" if several or stream == "text" else example

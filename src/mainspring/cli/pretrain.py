@@ -52,5 +52,21 @@ def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
     summary = api.pretrain(flags.data, flags.pretext, out=flags.out, log=Log(), **(extra | given))
     return summary, (
         f"The encoder is in {flags.out}/encoder, the report in {flags.out}/report.html.\n"
-        f"Next: mainspring embed {flags.out} {flags.data}"
+        f"{_next(flags.out, flags.data)}"
     )
+
+
+def _next(out: str, data: str) -> str:
+    """What can be done with the run."""
+    from mainspring.encoders.saved import has_joint
+    from mainspring.recordings.recording import STREAMS
+    from mainspring.training.run import Run
+
+    run = Run(out)
+    streams = [stream for stream in STREAMS if stream in run.streams()]
+    named = f" --stream {streams[0]}" if len(streams) > 1 else ""
+    others = f"   (or {', '.join(streams[1:])})" if named else ""
+    text = f"Next: mainspring embed {out} {data}{named}{others}"
+    if sum(has_joint(run.encoder(stream)) for stream in streams) > 1:
+        text += f"\n      mainspring across {out} DATA   (of recordings it has not seen)"
+    return text

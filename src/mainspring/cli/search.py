@@ -52,5 +52,8 @@ def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
         among=flags.among,
         log=Log(),
     )
-    lines = [f"{hit.score:6.3f}  {hit.uri}@{hit.start:.2f}-{hit.end:.2f}" for hit in hits]
+    lines = [
+        f"{hit.score:6.3f}  {hit.uri}@{hit.start:.2f}-{hit.end:.2f}  {hit.text}".rstrip()
+        for hit in hits
+    ]
     return {"hits": [vars(hit) for hit in hits]}, "\n".join(lines)

@@ -85,15 +85,16 @@ class JointHead(nn.Module):
                 nn.ReLU(),
                 *([nn.Dropout(dropout)] if dropout else []),
             ]
-            self.layers = nn.Sequential(nn.Linear(inputs, hidden), *between, nn.Linear(hidden, width))
+            first, last = nn.Linear(inputs, hidden), nn.Linear(hidden, width)
+            self.layers = nn.Sequential(first, *between, last)
         else:
             self.layers = nn.Sequential(nn.Linear(inputs, width))
 
-    def forward(self, embeddings: Float[Tensor, "*batch inputs"]) -> Float32[Tensor, "*batch width"]:
+    def forward(self, taken: Float[Tensor, "*batch inputs"]) -> Float32[Tensor, "*batch width"]:
         """Vectors of length 1 of what `taken` gives."""
-        with torch.autocast(embeddings.device.type, enabled=False):
-            rows = self.layers(embeddings.float().reshape(-1, self.dim * self.steps))
-            return F.normalize(rows, dim=-1).reshape(*embeddings.shape[:-1], self.width)
+        with torch.autocast(taken.device.type, enabled=False):
+            rows = self.layers(taken.float().reshape(-1, self.dim * self.steps))
+            return F.normalize(rows, dim=-1).reshape(*taken.shape[:-1], self.width)
 
     def taken(
         self,

@@ -12,6 +12,8 @@ from mainspring.errors import DataError
 
 RESAMPLES = 2000
 LEVEL = 0.95
+FEWEST_GROUPS = 5
+"""Below so many groups an interval says nothing: resampling two of them gives three results."""
 
 
 @dataclass(frozen=True)

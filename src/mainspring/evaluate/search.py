@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +19,9 @@ from mainspring.evaluate.forward import Reads, encode, read_windows
 from mainspring.evaluate.neighbours import nearest
 from mainspring.evaluate.vectors import Vectors
 from mainspring.evaluate.windows import cut
-from mainspring.recordings.recording import Recording
+from mainspring.recordings.recording import STREAMS, Recording
 from mainspring.recordings.text import numbers, sentences
+from mainspring.recordings.unsurveyed import look
 
 NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 SPAN = re.compile(rf"(?P<start>{NUMBER})?-(?P<end>{NUMBER})?")
@@ -43,12 +45,14 @@ class Hit:
         start: Seconds from the file's beginning.
         end: Seconds from the file's beginning.
         score: Cosine similarity to the query.
+        text: What it says, if it is of text and that was kept.
     """
 
     uri: str
     start: float
     end: float
     score: float
+    text: str = ""
 
 
 def parse_query(text: str) -> Query:
@@ -89,6 +93,9 @@ def embed_query(
     """
     recording = Recording(*query)
     timeline = reader.timeline(recording)
+    if encoder.stream not in timeline:  # the reader looks for this stream alone
+        with contextlib.suppress(DataError):
+            recording = replace(recording, streams=look(recording.uri, {}, STREAMS))
     try:
         windows = cut(recording, timeline, encoder.stream, clip)
     except DataError as error:

@@ -57,8 +57,9 @@ def cut(
     if hop_seconds is not None and hop_seconds <= 0:
         raise ConfigError(f"hop_seconds must be positive, not {hop_seconds:g}.")
     if stream not in timeline:
-        there = ", ".join(timeline.extents) or "none"
-        raise DataError(f"no {stream} stream to embed; its streams: {there}")
+        there = ", ".join(recording.streams or timeline.extents)
+        has = f"; its streams: {there}" if there else ""
+        raise DataError(f"no {stream} stream to embed{has}")
     extent = timeline[stream]
     if extent.length < 1:
         raise DataError(f"its {stream} stream is empty")

@@ -121,8 +121,16 @@ def read_manifest(path: str) -> tuple[pa.Table, list[str]]:
     notes = []
     other = [name for name in given.column_names if name not in columns]
     if other:
-        notes.append(f"left out columns of the manifest: {', '.join(other[:8])}")
+        named = ", ".join(_suggested(name, given.column_names) for name in other[:8])
+        notes.append(f"left out columns of the manifest: {named}")
     return pa.table(columns), notes
+
+
+def _suggested(name: str, there: list[str]) -> str:
+    """A column that is left out, with the one that may have been meant, if that is missing."""
+    free = [known for known in COLUMNS if known not in there]
+    near = difflib.get_close_matches(name.strip().lower(), free, n=1, cutoff=0.75)
+    return f"{name} (did you mean {near[0]}?)" if near else name
 
 
 def _read(path: str) -> pa.Table:

@@ -7,6 +7,7 @@ nor where the run was interrupted changes what a batch holds.
 from __future__ import annotations
 
 import queue
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -142,6 +143,7 @@ def shares(
             num_workers=workers,
             multiprocessing_context="forkserver",
             prefetch_factor=2,
+            worker_init_fn=_deaf,
         )
         ready: Iterator = iter(source)
     else:
@@ -153,6 +155,11 @@ def shares(
         except StopIteration:
             return
         yield Share(made, problems, time.perf_counter() - begun)
+
+
+def _deaf(worker: int) -> None:
+    """Ctrl-C on a terminal goes to all processes: those that read go on until the loop stops."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _ahead(items: Iterator, depth: int = 3) -> Iterator:

@@ -1,8 +1,9 @@
 """The training loop.
 
 One process, or many under torchrun: `torchrun --nproc-per-node 8 -m mainspring pretrain ...`.
-It stops at its budget; started again with the same settings it goes on from the newest checkpoint,
-and on one device its losses are bit for bit those of a run that never stopped.
+It stops at its budget, and on Ctrl-C once the step in progress is done and kept. Started again with
+the same settings it goes on from the newest checkpoint, and on one device its losses are bit for
+bit those of a run that never stopped.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +24,8 @@ from torch import nn
 from mainspring.encoders import precision
 from mainspring.errors import DataError, RunError
 from mainspring.pretexts.pretext import Outcome
-from mainspring.training import checkpoint, loader, schedule
+from mainspring.training import checkpoint, loader, schedule, unasked
+from mainspring.training.interrupt import Interrupt
 from mainspring.training.monitors import effective_rank, feature_spread
 from mainspring.training.order import torch_seed
 from mainspring.training.plan import Plan
@@ -89,8 +92,9 @@ def train(plan: Plan, run: Run, steps: int, log: Log, fabric: Fabric) -> Finishe
         fabric: Device and processes.
 
     Raises:
-        DataError: If too many recordings fail to leave a training set.
+        DataError: If too many recordings fail to leave a training set, or nothing is asked of them.
         RunError: If the loss is no longer finite, or the disk is full.
+        KeyboardInterrupt: After Ctrl-C, once the step in progress is done and kept.
     """
     settings, device, lead = plan.settings, fabric.device, fabric.global_rank == 0
     pretext, encoders = plan.pretext.to(device), plan.encoders
@@ -125,14 +129,14 @@ def train(plan: Plan, run: Run, steps: int, log: Log, fabric: Fabric) -> Finishe
     ready = loader.shares(
         draws, settings.batch, taken, steps, fabric.global_rank, fabric.world_size, workers
     )
-    alarms = Alarms(begin=max(taken + QUIET_STEPS, steps // 5))
+    alarms = Alarms(begin=max(taken + QUIET_STEPS, steps // 5), idle=min(QUIET_STEPS, steps))
     peak = settings.optimiser.peak(settings.batch)
     begun = saved = time.perf_counter()
-    waited, losses = 0.0, deque[float](maxlen=max(1, steps // 10))
+    waited, idle, losses = 0.0, 0, deque[float](maxlen=max(1, steps // 10))
     recent: deque[tuple[float, float]] = deque(maxlen=20)
     last: dict[str, tuple[float, float]] = {}
 
-    with open(metrics, "a") if lead else open(os.devnull, "w") as sheet:
+    with open(metrics if lead else os.devnull, "a") as sheet, Interrupt(log) as interrupt:
         for step in range(taken, steps):
             started = time.perf_counter()
             share = next(ready)
@@ -175,8 +179,12 @@ def train(plan: Plan, run: Run, steps: int, log: Log, fabric: Fabric) -> Finishe
             waited += share.waited
             recent.append((now - started, share.waited))
             losses.append(loss)
-            spent, idle = (sum(values) for values in zip(*recent, strict=True))
+            spent, stood = (sum(values) for values in zip(*recent, strict=True))
             last = {n: (a.accuracy.item(), a.chance) for n, a in outcome.answers.items()}
+            measured = {name: value.item() for name, value in outcome.metrics.items()}
+            idle = idle + 1 if unasked.idle(loss, last) else 0
+            if idle == step + 1 == QUIET_STEPS:
+                raise DataError(_nothing(idle, settings.pretext, measured))
             health = _health(outcome)
             speed = len(recent) * settings.batch / spent
             row = {
@@ -185,10 +193,10 @@ def train(plan: Plan, run: Run, steps: int, log: Log, fabric: Fabric) -> Finishe
                 "loss": loss,
                 "lr": lr,
                 "answers": last,
-                **{name: value.item() for name, value in outcome.metrics.items()},
+                **measured,
                 **health,
                 "speed": speed,
-                "waiting": idle / spent,
+                "waiting": stood / spent,
             }
             if lead:
                 sheet.write(json.dumps(row) + "\n")
@@ -201,16 +209,20 @@ def train(plan: Plan, run: Run, steps: int, log: Log, fabric: Fabric) -> Finishe
                         last,
                         health.get("rank"),
                         speed,
-                        idle / spent,
+                        stood / spent,
                         spent / len(recent) * (steps - step - 1),
                     ),
                     final=step + 1 == steps,
                 )
-                for alarm in alarms.check(step + 1, {**health, "waiting": idle / spent}):
+                watched = {**health, "waiting": stood / spent}
+                for alarm in alarms.check(step + 1, watched, idle):
                     log.say(alarm)
-            if lead and (step + 1 == steps or now - saved > settings.checkpoint):
+            stop = interrupt.after_step(device)
+            if lead and (stop or step + 1 == steps or now - saved > settings.checkpoint):
                 checkpoint.save(run.checkpoints, step + 1, modules, optimiser, quarantined)
                 saved = time.perf_counter()
+            if stop:
+                raise KeyboardInterrupt
     spent = time.perf_counter() - begun
     if averages:
         for stream, average in averages.items():
@@ -267,6 +279,15 @@ def _health(outcome: Outcome) -> dict[str, float]:
         return {}
     vectors = outcome.embedding.float()
     return {"rank": float(effective_rank(vectors)), "spread": float(feature_spread(vectors))}
+
+
+def _nothing(steps: int, pretext: str, shares: Mapping[str, float]) -> str:
+    """Why a run that asks nothing is stopped."""
+    why = " ".join(f"Last step: {line}" for line in unasked.said(shares))
+    return (
+        f"Nothing was asked in {steps} steps: {pretext} found no clip to ask about, so the loss is "
+        f"0 and nothing can be learnt. {why or '`mainspring check` tells what streams hold.'}"
+    )
 
 
 def _enough(quarantined: dict[int, str], plan: Plan) -> None:

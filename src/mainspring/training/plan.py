@@ -26,7 +26,7 @@ from mainspring.pretexts.pretext import Pretext
 from mainspring.recordings.cache import Cache
 from mainspring.recordings.catalogue import Catalogue, windowed
 from mainspring.recordings.reader import Reader
-from mainspring.recordings.recording import STREAMS
+from mainspring.training import streams as streams_of
 from mainspring.training.order import seeded, torch_seed
 from mainspring.training.settings import Settings, make, with_clip
 
@@ -105,12 +105,12 @@ def make_plan(settings: Settings, found: Catalogue) -> Plan:
             f"None of the {len(found)} recordings in {settings.data} can be used. "
             f"{_reasons(failed)} `mainspring check` lists them."
         )
-    streams = _streams(settings, kind, config, good, notes)
+    streams = streams_of.choose(settings, kind, config, good, notes)
     together, word = (np.logical_or, "or") if kind.partial else (np.logical_and, "and")
     there = together.reduce([np.isfinite(good.column(f"{s}.seconds")) for s in streams])
     aside: Counter[str] = Counter()
     if not there.all():
-        aside[f"no {f' {word} '.join(streams)} stream"] = int((~there).sum())
+        aside[streams_of.lacking(streams, kind.partial)] = int((~there).sum())
     recordings = good.select(there)
 
     encoders = _encoders(settings, streams, recordings, notes)
@@ -183,12 +183,6 @@ def make_plan(settings: Settings, found: Catalogue) -> Plan:
     )
 
 
-def _channels(recordings: Catalogue) -> int:
-    """Of the first series there is."""
-    counts = recordings.column("series.channels")
-    return int(counts[np.isfinite(counts)][0])
-
-
 def _known(column: np.ndarray) -> np.ndarray:
     """Where a column of text holds any."""
     return np.array([value is not None for value in column], bool)
@@ -220,39 +214,6 @@ def _grain(stream: str, spec: ClipSpec) -> int:
     return spec.length if stream == "text" else 1
 
 
-def _streams(
-    settings: Settings,
-    kind: type[Pretext],
-    config: Any,
-    recordings: Catalogue,
-    notes: list[str],
-) -> list[str]:
-    """Which streams to learn from."""
-    counts = {s: int(np.isfinite(recordings.column(f"{s}.seconds")).sum()) for s in STREAMS}
-    there = {stream: count for stream, count in counts.items() if count}
-    held = ", ".join(f"{name} in {count}" for name, count in there.items())
-    for stream in settings.stream:
-        if stream not in there:
-            raise DataError(f"No recording has a stream {stream!r}. There is {held}.")
-        if stream not in kind.accepts:
-            raise ConfigError(f"{settings.pretext} reads {', '.join(kind.accepts)}, not {stream}.")
-    if settings.stream:
-        return list(settings.stream)
-    wanted = kind.wants(config, there)
-    named = [encoder_catalog.find(name).stream for name in settings.encoder]
-    if len(wanted) < 2 and named:
-        wanted = named if set(named) & set(there) else []
-    if not wanted:
-        raise DataError(
-            f"{settings.pretext} reads {', '.join(named or kind.accepts)}, but the recordings have "
-            f"{held}. `mainspring pretexts` lists what suits them."
-        )
-    if set(there) - set(wanted):
-        what = " and ".join(wanted)
-        notes.append(f"Learning from {what} (there is {held}); --stream takes others.")
-    return wanted
-
-
 def _encoders(
     settings: Settings, streams: list[str], recordings: Catalogue, notes: list[str]
 ) -> dict[str, Encoder]:
@@ -270,7 +231,7 @@ def _encoders(
             notes.append(f"Encoder for {stream}: {name} (--encoder takes another).")
         options = dict(settings.architecture.get(stream, {}))
         if stream == "series":
-            options.setdefault("channels", _channels(recordings))
+            options.setdefault("channels", streams_of.channels_of(recordings))
         if stream == "audio" and "rate" in settings.clip.get(stream, {}):
             options.setdefault("rate", int(settings.clip[stream]["rate"]))
         torch.manual_seed(torch_seed(settings.seed, 0, 0, index))
@@ -330,12 +291,15 @@ def _fit(
         return spec
     notes.append(
         f"Clips of {stream} are {what}, shorter in time than usual, because a tenth of the "
-        f"recordings last less than {shortest:.3g} s (clip.{stream} in the config sets it)."
+        f"recordings last {shortest:.3g} s or less (clip.{stream} in the config sets it)."
     )
     return changed
 
 
 def _need(stream: str, positions: int, spec: ClipSpec) -> str:
+    if stream == "text":
+        count = -(-positions // spec.length)
+        return "a sentence of text" if count == 1 else f"{count} sentences of text"
     if spec.rate is None:
         return f"{positions} samples of {stream}"
     return f"{positions / spec.rate:.3g} s of {stream}"
@@ -369,15 +333,16 @@ def _cache(
     budget = int(settings.loading.cache_gb * 1e9)
     folder = Path(settings.loading.cache or default_cache() / "decoded")
     cache = Cache(folder, budget)
+    channels = streams_of.channels_of(usable) if "series" in clips else 0
     fits, size = cache.fits(usable, clips)
     if fits and size:
-        return Reader(clips, cache), (True, size)
+        return Reader(clips, cache, channels=channels), (True, size)
     if size and budget:
         notes.append(
             f"Decoded, the recordings would take {size / 1e9:.1f} GB, more than the cache's "
             f"{settings.loading.cache_gb:g} GB: they are decoded as they are needed."
         )
-    return Reader(clips), (False, size)
+    return Reader(clips, channels=channels), (False, size)
 
 
 def default_cache() -> Path:

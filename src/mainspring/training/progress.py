@@ -78,7 +78,7 @@ class Log:
 
 
 class Alarms:
-    """Watches for a collapsed embedding and for a device that starves.
+    """Watches for a collapsed embedding, for a device that starves, and for steps without question.
 
     Collapse: over the last steps a mean spread below 0.005 (0 when all embeddings are one point, 1
     when they fill the sphere), or a mean effective rank below 1.5. Starvation: more than 30 % of
@@ -87,17 +87,27 @@ class Alarms:
     Args:
         begin: Steps before this one are not looked at: an encoder may well begin collapsed, and the
             first batches wait for processes to start.
+        idle: So many steps in a row that ask nothing are too many, from the first step on.
     """
 
-    def __init__(self, begin: int = 0) -> None:
+    def __init__(self, begin: int = 0, idle: int = WINDOW) -> None:
         self.begin = begin
+        self.idle = idle
         self.recent: dict[str, deque[float]] = {}
         self.raised: list[str] = []
 
-    def check(self, step: int, values: Mapping[str, float]) -> list[str]:
-        """Takes one step's "spread", "rank" and "waiting"; returns alarms the first time."""
+    def check(self, step: int, values: Mapping[str, float], idle: int = 0) -> list[str]:
+        """Takes one step's "spread", "rank" and "waiting", and how many steps up to it asked
+        nothing; returns alarms the first time."""
+        texts = []
+        if idle >= self.idle:
+            texts += self._raise(
+                "unasked",
+                f"Alarm at step {step}: nothing was asked in {idle} steps. Their clips are silent, "
+                "absent or all alike; `mainspring check` tells what the streams hold.",
+            )
         if step <= self.begin:
-            return []
+            return texts
         for name, value in values.items():
             self.recent.setdefault(name, deque(maxlen=WINDOW)).append(value)
 
@@ -106,7 +116,6 @@ class Alarms:
             return sum(seen) / len(seen) if len(seen) == WINDOW else None
 
         spread, rank, waiting = mean("spread"), mean("rank"), mean("waiting")
-        texts = []
         if (spread is not None and spread < SPREAD_ALARM) or (
             rank is not None and rank < RANK_ALARM
         ):

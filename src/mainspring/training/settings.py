@@ -114,6 +114,11 @@ def settle(values: Mapping[str, Any]) -> Settings:
     kind = find(name)
     recipe = dict(kind.recipe)
     if "preset" in given:
+        if not kind.presets:
+            raise ConfigError(
+                f"{name} has no presets; leave --preset {given['preset']} out. What can be set is "
+                "[question] of a config file; `mainspring pretexts` lists presets."
+            )
         if given["preset"] not in kind.presets:
             raise unknown(f"preset of {name}", given["preset"], kind.presets)
         recipe = _over(recipe, kind.presets[given["preset"]])

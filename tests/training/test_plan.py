@@ -1,0 +1,85 @@
+"""What a run is refused, or warned of, before it starts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from mainspring import api
+from mainspring.clips import ClipSpec
+from mainspring.errors import ConfigError, DataError, unknown
+from mainspring.training import plan
+from mainspring.training.settings import settle
+from mainspring.training.streams import lacking
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def sounds(tmp_path: Path) -> Path:
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    for number in range(4):
+        sound = np.random.default_rng(number).normal(0, 0.1, 19200)
+        soundfile.write(folder / f"{number}.wav", sound.astype(np.float32), 16000)
+    return folder
+
+
+def planned(data: Path, pretext: str, **settings) -> plan.Plan:
+    return plan.make_plan(
+        settle({"data": str(data), "pretext": pretext} | settings), api.catalogue(data)
+    )
+
+
+def test_text_that_is_not_there_is_a_column_of_a_manifest(sounds):
+    with pytest.raises(
+        DataError, match=r"No recording has a stream 'text'.*column caption of a manifest"
+    ):
+        planned(sounds, "clip", stream=("audio", "text"))
+
+
+def test_a_pretext_of_two_streams_says_so_on_one(sounds):
+    with pytest.raises(DataError, match=r"clip needs two streams at least.*have audio in 4"):
+        planned(sounds, "clip")
+    with pytest.raises(DataError, match="forecast reads series, but the recordings have audio"):
+        planned(sounds, "forecast")
+
+
+def test_an_anchor_that_is_not_there_is_a_setting(sounds, tmp_path):
+    rows = [f"{path},a word" for path in sorted(sounds.iterdir())]
+    manifest = tmp_path / "said.csv"
+    manifest.write_text("\n".join(["uri,caption", *rows]))
+    with pytest.raises(DataError, match=r"imagebind needs other ones of .* \[question\]"):
+        planned(manifest, "imagebind")
+
+
+def test_shorter_clips_are_because_of_recordings_as_short_as_that(sounds):
+    notes = planned(sounds, "gdt", stream=("audio",)).notes
+    assert any("a tenth of the recordings last 1.2 s or less" in note for note in notes)
+
+
+def test_recordings_set_aside_lack_a_stream_or_all():
+    assert lacking(["audio"], True) == "without audio"
+    assert lacking(["audio", "text"], False) == "lacking audio or text"
+    assert lacking(["audio", "text"], True) == "with neither audio nor text"
+    assert lacking(["video", "audio", "text"], True) == "with none of video, audio, text"
+
+
+def test_what_text_needs_is_counted_in_sentences():
+    assert plan._need("text", 20, ClipSpec(length=20)) == "a sentence of text"
+    assert plan._need("text", 41, ClipSpec(length=20)) == "3 sentences of text"
+
+
+def test_presets_where_there_are_none():
+    with pytest.raises(ConfigError, match="imagebind has no presets"):
+        settle({"data": "x", "pretext": "imagebind", "preset": "l"})
+    with pytest.raises(ConfigError, match="Did you mean 'avts'"):
+        settle({"data": "x", "pretext": "av_sync", "preset": "avt"})
+
+
+def test_an_empty_choice_is_shown():
+    assert "Known: '', ignore." in str(unknown("question", "nothing", ["", "ignore"]))
