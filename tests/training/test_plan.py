@@ -1,5 +1,6 @@
 """What a run is refused, or warned of, before it starts."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +84,13 @@ def test_presets_where_there_are_none():
 
 def test_an_empty_choice_is_shown():
     assert "Known: '', ignore." in str(unknown("question", "nothing", ["", "ignore"]))
+
+
+def test_long_whole_recordings_are_encoded_in_parts():
+    long = [np.zeros((9000, 1), np.float32) + i for i in range(8)]
+    asked = settle({"data": "memory", "pretext": "ts2vec", "loading": {"holdout": 0.0}})
+    assert plan.make_plan(asked, api.catalogue([part[:3000] for part in long])).settings.parts == 1
+    wide = dataclasses.replace(asked, clip={"series": {"length": 9000}})
+    made = plan.make_plan(wide, api.catalogue(long))
+    assert made.settings.parts == 3
+    assert any("3 parts" in note for note in made.notes)
