@@ -95,3 +95,12 @@ def test_nothing_known_and_constant_series_are_finite() -> None:
 def test_other_streams() -> None:
     with pytest.raises(ConfigError, match=r"Unknown stream 'vdeo'. Did you mean 'video'"):
         raw_features("vdeo", np.zeros((1, 1)), np.ones((1, 1), bool))
+
+
+def test_words_are_counted_and_what_is_no_word_is_not():
+    samples = np.array([[5, 5, 9, 0], [9, 7, 0, 0]])
+    present = np.array([[True] * 4, [True, False, True, True]])
+    features = raw_features("text", samples, present)
+    assert features[0, 5] == 2
+    assert features[0, 9] == features[1, 9] == 1
+    assert features.sum() == 4

@@ -91,6 +91,8 @@ def test_long_whole_recordings_are_encoded_in_parts():
     asked = settle({"data": "memory", "pretext": "ts2vec", "loading": {"holdout": 0.0}})
     assert plan.make_plan(asked, api.catalogue([part[:3000] for part in long])).settings.parts == 1
     wide = dataclasses.replace(asked, clip={"series": {"length": 9000}})
+    several = settle({"data": "memory", "pretext": "ts_tcc", "loading": {"holdout": 0.0}})
+    assert plan.make_plan(several, api.catalogue(long)).settings.parts == 1
     made = plan.make_plan(wide, api.catalogue(long))
     assert made.settings.parts == 3
     assert any("3 parts" in note for note in made.notes)

@@ -62,6 +62,8 @@ class Pretext(nn.Module):
             They are this pretext's defaults; what the user asks for wins.
         whole: Samples. If positive, a clip is a whole recording up to so many, unless the user
             sets a length; shorter recordings end in padding.
+        at_once: Samples. If positive, a batch of more is encoded in parts, unless the user sets
+            their number: for pretexts that keep a token of every sample and no batch statistics.
         apart: Recordings of a batch are told apart, so none may stand in it twice: a batch is at
             most as many as there are.
         presets: Settings by name, such as the rows of a paper's table, in the shape of `recipe`
@@ -82,6 +84,7 @@ class Pretext(nn.Module):
     Config: ClassVar[type]
     recipe: ClassVar[dict[str, Any]] = {}
     whole: ClassVar[int] = 0
+    at_once: ClassVar[int] = 0
     apart: ClassVar[bool] = False
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     partial: ClassVar[bool] = False

@@ -40,8 +40,6 @@ CLIPS_A_WINDOW = 8
 WHOLES_A_WINDOW = 1.5
 """The same where a clip is a whole recording. Windows are the recordings of such a pretext, so
 there should be many, but some room to move in."""
-STEPS_A_PART = 2**15
-"""Samples of whole recordings that are encoded side by side; more take several parts."""
 DEFAULTS = {
     "video": ("r2plus1d_tiny", "r2plus1d18"),
     "audio": ("logmel", "logmel"),
@@ -167,8 +165,8 @@ def make_plan(settings: Settings, found: Catalogue) -> Plan:
             f"The batch of {settings.batch} is larger than the {len(train)} recordings: some "
             "stand in a batch twice."
         )
-    if kind.whole and settings.parts == 1:
-        parts = -(-settings.batch * max(spec.length for spec in clips.values()) // STEPS_A_PART)
+    if kind.at_once and settings.parts == 1:
+        parts = -(-settings.batch * max(spec.length for spec in clips.values()) // kind.at_once)
         if parts > 1:
             settings = dataclasses.replace(settings, parts=min(parts, settings.batch))
             notes.append(f"A batch is encoded in {settings.parts} parts, to spare memory.")

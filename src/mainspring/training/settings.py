@@ -50,8 +50,8 @@ class Settings:
         epochs: Budget in visits to every recording.
         minutes: Budget in time on this machine, measured before the start.
         batch: Recordings a step over all processes.
-        parts: Micro-batches a step; same result, less memory, one more forward pass. Where clips
-            are whole recordings and long, 1 becomes as many as memory needs.
+        parts: Micro-batches a step; same result, less memory, one more forward pass. Where a
+            pretext says so (`at_once`), 1 becomes as many as memory needs.
         seed: Seed of everything.
         start: Encoder to start from: a run, an encoder folder, or a file of weights.
         precision: "auto", "fp32" or "bf16".

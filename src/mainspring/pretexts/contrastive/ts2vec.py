@@ -81,6 +81,7 @@ class TS2Vec(Pretext):
     accepts: ClassVar[tuple[str, ...]] = ("series",)
     Config: ClassVar[type] = TS2VecConfig
     whole: ClassVar[int] = 3000
+    at_once: ClassVar[int] = 2**15
     apart: ClassVar[bool] = True
     recipe: ClassVar[dict[str, Any]] = {
         "batch": 8,

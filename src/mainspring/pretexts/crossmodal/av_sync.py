@@ -65,7 +65,7 @@ class AvSyncConfig:
     Attributes:
         ask: "in_step" or "offset". The second begins slowly: on the demo world nothing was learnt
             in some 150 steps from random weights, but from the encoders of an "in_step" run
-            (`--start RUN`) two of three offsets of nine on unseen recordings in 190.
+            (`--from RUN`) two of three offsets of nine on unseen recordings in 190.
         compare: "fused" or "distance" (of "in_step" only).
         gap: Seconds by which a hard negative is shifted at least. Half a second in AVTS.
         far: Seconds by which it is shifted at most. 2.0 to 5.8 in Owens and Efros, whose clips
