@@ -41,6 +41,17 @@ def test_times_lie_on_the_grid_of_the_first_stream_and_fit_into_all():
         times(timeline, CLIPS, 50, 0.5, rng)
 
 
+@pytest.mark.parametrize("lines", [1, 3])
+def test_a_recording_of_nothing_but_text_has_any_number_of_times(lines):
+    timeline = Timeline({"text": Extent(4 * lines, 4 * lines / 8)})
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(200):
+        found = times(timeline, {"text": TEXT}, 2, 0.5, rng)
+        assert abs(found[0] - found[1]) >= 0.5
+        seen |= set(starts_at(timeline, {"text": TEXT}, "text", found).tolist())
+    assert seen == {4 * line for line in range(lines)}
+
+
 @pytest.mark.parametrize("moment", [-3.0, 0.0, 0.2, 4.0, 7.9, 20.0])
 @pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
 def test_clips_are_moved_in_at_the_ends(moment, share):

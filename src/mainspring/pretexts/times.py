@@ -22,6 +22,8 @@ from mainspring.pretexts.hierarchy import spaced
 
 Seconds = Float[np.ndarray, "shift"]
 
+TEXT_RATE = 1000.0
+"""Times a second to choose from where a recording has nothing but text."""
 ROUNDING = 1e-9
 """Sentences by which a moment may lie before the beginning of the one that stands for it."""
 
@@ -47,19 +49,22 @@ def times(
     Raises:
         DataError: If so many different times do not fit.
     """
-    timed = [stream for stream in clips if stream != "text"] or list(clips)
-    if not timed:
+    if not clips:
         return np.zeros(count)
-    rate = timeline[timed[0]].rate
-    free = min((timeline[s].length - clips[s].span) / timeline[s].rate for s in timed)
+    timed = [stream for stream in clips if stream != "text"]
+    if timed:
+        rate = timeline[timed[0]].rate
+        free = min((timeline[s].length - clips[s].span) / timeline[s].rate for s in timed)
+    else:
+        rate, free = TEXT_RATE, timeline["text"].seconds
     room = math.floor(free * rate + 1e-6)
     apart = max(1, math.ceil(gap * rate - 1e-6))
     if count > 1:
         apart = min(apart, room // (count - 1))
     if apart < 1:
         raise DataError(
-            f"{count} different times do not fit: clips leave {room} positions of {timed[0]} to "
-            "move in. Take shorter clips."
+            f"{count} different times do not fit: clips leave {room} positions of "
+            f"{(timed or ['text'])[0]} to move in. Take shorter clips."
         )
     return spaced(room, count, apart, rng) / rate
 
