@@ -40,6 +40,7 @@ class Job(NamedTuple):
     random: bool
     filled: bool
     precision: str
+    batch: int = 0
 
     def key(self) -> str:
         return json.dumps(self)
@@ -55,17 +56,17 @@ def main() -> None:
     parser.add_argument("--missing", type=float, nargs="+", default=[0.0])
     parser.add_argument("--no-baselines", action="store_true")
     parser.add_argument("--precision", default="")
+    parser.add_argument("--batch", type=int, default=0, help="0: the pretext's own")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
     given = parser.parse_args()
     load(given.sets[0])
     jobs = []
-    for pretext, name, seed, gone in itertools.product(
-        given.pretexts, given.sets, range(given.seeds), given.missing
+    for seed, pretext, name, gone in itertools.product(
+        range(given.seeds), given.pretexts, given.sets, given.missing
     ):
         rest = (pretext, name, seed, given.steps, gone)
-        jobs += [Job(*rest, False, False, given.precision)]
-        jobs += [
-            Job(*rest, not gone, bool(gone), given.precision)
-        ]  # random weights, or gaps filled
+        ways = [(False, False), (not gone, bool(gone))]  # and random weights, or gaps filled
+        jobs += [Job(*rest, *way, given.precision, given.batch) for way in ways]
     if not given.no_baselines:
         sides = itertools.product(BASELINES, given.sets)
         jobs += [Job(b, name, 0, 0, 0.0, False, False, "") for b, name in sides]
@@ -75,7 +76,7 @@ def main() -> None:
     waiting = [job for job in jobs if job.key() not in done]
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("spawn")
-    with context.Pool(os.cpu_count(), maxtasksperchild=20) as pool, given.out.open("a") as sheet:
+    with context.Pool(given.workers, maxtasksperchild=20) as pool, given.out.open("a") as sheet:
         for row in pool.imap_unordered(run, waiting):
             done[row["key"]] = row
             sheet.write(json.dumps(row) + "\n")
@@ -104,11 +105,13 @@ def learnt(job: Job, split: Split) -> dict[str, float]:
     )
     if job.filled:
         train, test = straight(train), straight(test)
-    settings: dict[str, Any] = dict(RANDOM) if job.random else {}
+    settings = suited(job.pretext, train.shape[1]) | (RANDOM if job.random else {})
     steps = settings.pop("steps", job.steps or None)
     if job.precision:
         settings["precision"] = job.precision
-    embedder = Embedder(job.pretext, steps=steps, seed=job.seed, settings=settings)
+    embedder = Embedder(
+        job.pretext, steps=steps, batch=job.batch or None, seed=job.seed, settings=settings
+    )
     begun = time.perf_counter()
     embedder.fit(train)
     fitted = time.perf_counter() - begun
@@ -119,6 +122,16 @@ def learnt(job: Job, split: Split) -> dict[str, float]:
         for kind in (svm, logistic, nearest_neighbour)
     }
     return scores | {"fit": round(fitted, 2)}
+
+
+def suited(pretext: str, length: int) -> dict[str, Any]:
+    """What a pretext made for long recordings needs on series of 15 to 350 steps."""
+    if pretext == "forecast":
+        return {"clip": {"series": {"length": length}}}
+    if pretext == "masked_patches":  # and a rate for hundreds of steps, not for ten passes
+        patch = min(12, max(2, length // 8))
+        return {"architecture": {"series": {"patch": patch}}, "optimiser": {"lr": 1e-3}}
+    return {}
 
 
 def straight(part: np.ndarray) -> np.ndarray:

@@ -5,8 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mainspring.encoders import dilated_block
 from mainspring.encoders.dilated import Dilated
-from mainspring.encoders.dilated_block import Block, DilatedConv, Extent
+from mainspring.encoders.dilated_block import Block, DilatedConv, Extent, through
 from mainspring.encoders.units import statistics
 from mainspring.errors import ConfigError, DataError
 
@@ -217,13 +218,15 @@ def test_settings_out_of_range_are_named():
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("time", [3, 9])
-@pytest.mark.parametrize("kind", ["none", "tails", "holes"])
+@pytest.mark.parametrize("kind", ["none", "tails", "turns", "holes"])
 def test_a_blocks_gradients_are_those_of_finite_differences(causal, last, time, kind):
     torch.manual_seed(0)
     block = Block(3, 4 if last else 3, 4, causal, last).double()
     present = torch.ones(4, time, dtype=torch.bool)
     if kind == "tails":
         present[2:, 2:] = False
+    elif kind == "turns":
+        present[::2, 1:] = present[1::2, 2:] = False
     elif kind == "holes":
         present[0, 1] = present[3, 0] = False
     extent = Extent.of(present)
@@ -238,17 +241,52 @@ def test_a_blocks_gradients_are_those_of_finite_differences(causal, last, time, 
     torch.autograd.gradcheck(run, (x, *weights))
 
 
-def test_a_block_keeps_two_arrays_for_its_backward_pass():
+def test_a_block_of_long_series_keeps_two_arrays_for_its_backward_pass(monkeypatch):
     block, x = Block(8, 8, 2, False, False), torch.randn(2, 8, 50, requires_grad=True)
+    gradients = []
+    for most, count in ((x.numel(), 4), (x.numel() - 1, 2)):
+        monkeypatch.setattr(dilated_block, "REMEMBERED", most)
+        kept = []
+
+        def keep(tensor, kept=kept):
+            kept.append(tensor)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            out = block(x, Extent(50))
+        assert sum(t.numel() == x.numel() for t in kept) == count
+        gradients.append(torch.autograd.grad(out.square().sum(), [x, *block.parameters()]))
+    for short, long in zip(*gradients, strict=True):
+        torch.testing.assert_close(short, long, rtol=0, atol=0)
+
+
+def test_blocks_remember_nothing_without_a_backward_pass():
+    blocks, x = [Block(8, 8, 2**k, False, False) for k in range(3)], torch.randn(2, 8, 50)
     kept = []
 
     def keep(tensor):
         kept.append(tensor)
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        block(x, Extent(50))
-    assert sum(t.numel() == x.numel() for t in kept) == 2
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.no_grad():
+        through(blocks, x, Extent(50))
+    assert not kept
+
+
+@pytest.mark.parametrize(
+    ("ends", "tails"),
+    [
+        ([5, 5, 5, 5], ()),
+        ([3, 4, 3, 4, 3], ((slice(0, None, 2), 3), (slice(1, None, 2), 4))),
+        ([5, 2, 5, 2], ((slice(1, None, 2), 2),)),
+        ([2, 2, 5, 1], ((slice(0, 2), 2), (slice(3, 4), 1))),
+    ],
+)
+def test_rows_that_end_together_are_one_tail(ends, tails):
+    extent = Extent.of(torch.arange(5) < torch.tensor(ends)[:, None])
+    assert (extent.length, extent.tails, extent.keep) == (max(ends), tails, None)
+    cleared = extent.clear(torch.ones(len(ends), 2, 1, 5))
+    assert cleared.sum((1, 2, 3)).tolist() == [2 * end for end in ends]
 
 
 def test_bfloat16_is_close_to_float32():
@@ -257,3 +295,19 @@ def test_bfloat16_is_close_to_float32():
     with torch.autocast("cpu", torch.bfloat16):
         got = encoder(samples)
     torch.testing.assert_close(got, want, atol=0.05, rtol=0.05)
+
+
+def test_a_tap_as_a_product_is_the_same_convolution(monkeypatch):
+    torch.manual_seed(0)
+    block, results = Block(16, 24, 64, False, last=True), []
+    present = torch.arange(40) < torch.tensor([40, 25, 40, 25])[:, None]
+    inside = torch.randn(4, 16, 40) * present[:, None]
+    for most in (0, dilated_block.PRODUCT_ROWS):
+        monkeypatch.setattr(dilated_block, "PRODUCT_ROWS", most)
+        x = inside.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            out = block(x, Extent.of(present))
+        grads = torch.autograd.grad(out.square().sum(), [x, *block.parameters()])
+        results.append([out.detach(), *grads])
+    for plain, product in zip(*results, strict=True):
+        torch.testing.assert_close(product, plain, atol=0.02 * float(plain.abs().max()), rtol=0.02)

@@ -145,6 +145,12 @@ def test_what_was_surveyed_is_remembered(tmp_path: Path, monkeypatch: pytest.Mon
     assert list(survey(open_catalogue(data), store=store)) == list(survey(open_catalogue(data)))
 
 
+def test_files_that_go_with_the_catalogue_are_not_remembered(tmp_path):
+    arrays = open_catalogue(np.zeros((3, 20, 1), np.float32))
+    assert len(survey(arrays, store=tmp_path).usable()) == 3
+    assert not list(tmp_path.iterdir())
+
+
 def test_progress_counts_files(tmp_path: Path) -> None:
     for name in "abc":
         table(tmp_path / f"{name}.csv", {"x": [1, 2]})

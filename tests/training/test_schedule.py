@@ -44,9 +44,10 @@ def test_unknown_optimiser_is_suggested():
 def test_average_is_the_closed_form():
     mean, source = nn.Linear(2, 2), nn.Linear(2, 2)
     expected = mean.weight.detach().clone()
+    joining = schedule.Average(mean, source)
     for _ in range(5):
         with torch.no_grad():
             source.weight += 1
-        schedule.average(mean, source, 0.9)
+        joining.join(0.9)
         expected = 0.9 * expected + 0.1 * source.weight.detach()
     torch.testing.assert_close(mean.weight.detach(), expected)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from mainspring.clips import NOTHING, ClipSpec
-from mainspring.encoders.dilated_block import Block, Extent, Hidden
+from mainspring.encoders.dilated_block import Block, Extent, Hidden, through
 from mainspring.encoders.dropout import Dropout
 from mainspring.encoders.encoder import Encoder
 from mainspring.encoders.units import NORMALISE, Present, Series, normalised
@@ -146,13 +146,14 @@ class Dilated(Encoder):
         extent = Extent(hidden.shape[2]) if present is None else Extent.of(present)
         if only is not None and present is not None:
             only = only.where(present.gather(1, only.clamp(min=0)), NOTHING)
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            if only is not None and block.alone(extent.length):
-                hidden, extent, only = _kept(hidden, only), Extent.of(only != NOTHING), None
-            hidden = block(hidden, extent)
-        if only is not None:
-            hidden = _kept(hidden, only)
+        blocks = [block for block in self.blocks if isinstance(block, Block)]
+        if only is None:
+            hidden = through(blocks, hidden, extent)
+        else:
+            alone = [block.alone(extent.length) for block in blocks]
+            last = alone.index(True) if any(alone) else len(blocks)
+            hidden = through(blocks[:last], hidden, extent)
+            hidden = through(blocks[last:], _kept(hidden, only), Extent.of(only != NOTHING))
         return self.dropout(hidden.transpose(1, 2))
 
     def tokens(self, samples: Series, present: Present = None) -> Float[Tensor, "n time dim"]:

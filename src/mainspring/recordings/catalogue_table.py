@@ -21,6 +21,7 @@ import pyarrow.parquet
 from mainspring.errors import DataError, unknown
 from mainspring.recordings import manifest
 from mainspring.recordings.arrays import TemporaryFolder
+from mainspring.recordings.recent import Recent
 from mainspring.recordings.recording import STREAMS, Recording, StreamInfo
 from mainspring.recordings.series_file import split_uri
 
@@ -40,6 +41,8 @@ SCHEMA = pa.schema(
     [*manifest.COLUMNS.items(), ("problem", pa.large_string()), *((s, FACTS) for s in STREAMS)]
 )
 _METADATA = b"mainspring"
+REMEMBERED = 4096
+"""Recordings, made from rows of the table, that are kept for when they are asked for again."""
 
 
 class Catalogue:
@@ -78,7 +81,13 @@ class Catalogue:
         self.notes = tuple(notes)
         self._temporary = temporary
         self._frozen: str | None = None
+        self._recent: Recent[Recording] = Recent(REMEMBERED)
         self._chunks = {name: _single(self.table.column(name)) for name in self.table.column_names}
+
+    @property
+    def passing(self) -> bool:
+        """Whether its files are temporary: arrays that were given in memory."""
+        return self._temporary is not None
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -87,6 +96,10 @@ class Catalogue:
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of a catalogue of {len(self)}")
         at = int(row) % len(self)
+        known = self._recent.get(at)
+        return self._recent.put(at, self._recording(at)) if known is None else known
+
+    def _recording(self, at: int) -> Recording:
         cells = {name: chunk[at].as_py() for name, chunk in self._chunks.items()}
         streams = {
             stream: StreamInfo(kind=stream, **facts | {"uri": facts["uri"] or ""})

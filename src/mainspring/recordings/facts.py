@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -109,16 +110,21 @@ class FactStore:
 
     def __init__(self, where: str | Path | None) -> None:
         self._path = None if where is None else Path(where) / "survey-1.jsonl"
-        self._known: dict[str, dict[str, Any]] = {}
+
+    @cached_property
+    def _known(self) -> dict[str, dict[str, Any]]:
+        """By path; read when a file is first asked for."""
+        known: dict[str, dict[str, Any]] = {}
         if self._path is None or not self._path.exists():
-            return
+            return known
         with self._path.open(encoding="utf-8") as file:
             for line in file:
                 try:
                     entry = json.loads(line)
-                    self._known[entry["path"]] = entry
+                    known[entry["path"]] = entry
                 except (ValueError, KeyError, TypeError):
                     continue
+        return known
 
     def get(self, path: str) -> FileFacts | None:
         """What is remembered of a file, if it did not change since."""

@@ -61,7 +61,7 @@ def survey(
         workers: Files opened at the same time.
         progress: Called with (files done, files in all).
         store: Folder where facts are remembered, so that a file that did not change is not opened
-            again; None remembers nothing.
+            again; None remembers nothing. Files that go with the catalogue are not remembered.
     """
     sources = _sources(catalogue)
     paths = list(
@@ -71,7 +71,7 @@ def survey(
             for uri in (source.uri, *dict(source.others).values())
         )
     )
-    facts = _probe_all(paths, workers, progress, FactStore(store))
+    facts = _probe_all(paths, workers, progress, FactStore(None if catalogue.passing else store))
     disagreements = _disagreements(facts)
 
     found: dict[_Source, list[int]] = {}  # for each source its places in the table below

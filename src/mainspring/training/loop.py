@@ -109,6 +109,7 @@ def train(plan: Plan, run: Run, steps: int, log: Log, fabric: Fabric) -> Finishe
     if settings.optimiser.ema or settings.optimiser.mean:
         averages = {s: copy.deepcopy(e).requires_grad_(False) for s, e in encoders.items()}
         modules |= {f"average.{s}": e for s, e in averages.items()}
+    joining = [schedule.Average(average, encoders[s]) for s, average in averages.items()]
 
     taken, quarantined = checkpoint.restore(run.checkpoints, modules, optimiser, device)
     metrics = run.folder / "metrics.jsonl"
@@ -157,7 +158,8 @@ def train(plan: Plan, run: Run, steps: int, log: Log, fabric: Fabric) -> Finishe
             )
             for group in optimiser.param_groups:
                 group["lr"] = lr
-            optimiser.zero_grad(set_to_none=True)
+            for parameter in parameters:
+                parameter.grad = None
             parts = share.batch.to(device).split(settings.parts)
             key = (settings.seed, step * settings.batch)
             outcome, features, facts = learn(pretext, encoders, parts, key, chosen.autocast)
@@ -170,8 +172,8 @@ def train(plan: Plan, run: Run, steps: int, log: Log, fabric: Fabric) -> Finishe
             if settings.optimiser.clip:
                 nn.utils.clip_grad_norm_(parameters, settings.optimiser.clip)
             optimiser.step()
-            for stream, average in averages.items():
-                schedule.average(average, encoders[stream], settings.optimiser.keep(step))
+            for joined in joining:
+                joined.join(settings.optimiser.keep(step))
             with torch.no_grad():
                 pretext.after_step(encoders, facts, features)
 

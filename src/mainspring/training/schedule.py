@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -108,13 +107,31 @@ def rate(step: int, steps: int, peak: float, warmup: float, schedule: str = "cos
     return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def average(target: nn.Module, source: nn.Module, decay: float) -> None:
-    """Exponential moving average of weights and buffers, in place: t <- decay t + (1 - decay) s."""
-    means, values = (list(itertools.chain(m.parameters(), m.buffers())) for m in (target, source))
-    floats = [i for i, mean in enumerate(means) if mean.is_floating_point()]
-    with torch.no_grad():
-        for mean, value in zip(means, values, strict=True):
-            if not mean.is_floating_point():
-                mean.copy_(value)
-        if floats:
-            torch._foreach_lerp_([means[i] for i in floats], [values[i] for i in floats], 1 - decay)
+class Average:
+    """A moving average of a module's weights and buffers: t <- decay t + (1 - decay) s.
+
+    Args:
+        target: What holds the average; changed in place.
+        source: Whose weights join it.
+    """
+
+    def __init__(self, target: nn.Module, source: nn.Module) -> None:
+        pairs = [
+            (mean, value)
+            for one, other in (
+                (target.parameters(), source.parameters()),
+                (target.buffers(), source.buffers()),
+            )
+            for mean, value in zip(one, other, strict=True)
+        ]
+        self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+
+    @torch.no_grad()
+    def join(self, decay: float) -> None:
+        """Moves the average towards the source; counts are copied."""
+        for mean, value in self._counts:
+            mean.copy_(value)
+        if self._floats:
+            means, values = zip(*self._floats, strict=True)
+            torch._foreach_lerp_(means, values, 1 - decay)
