@@ -39,10 +39,10 @@ SETTINGS: dict[str, Any] = {
 }
 QUESTION = {
     "jitter": 0.0, "dropout": 0.0, "mask_frames": 0, "mask_bands": 0,
-    "steps": 8, "hidden": 256, "width": 128,
+    "hidden": 256, "width": 128,
 }  # fmt: skip
 """A few hundred steps on a small clean world leave nothing for jitter, dropout and masks to save
-from: with them the first 300 steps stay near chance. The heads see when things happen."""
+from: with them the first 300 steps stay near chance."""
 
 
 def main() -> None:
@@ -53,6 +53,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--tuning", type=int, default=120, help="steps of fine-tuning; 0 for none")
+    parser.add_argument(
+        "--heads", type=int, default=8, help="parts of a clip that heads see; 1: mean"
+    )
     parser.add_argument("--workers", type=int, default=1, help="rows at a time, one thread each")
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -60,7 +63,7 @@ def main() -> None:
     world = given.world or _make(given.out / "world")
     _split(world)
     jobs = [
-        (given.out, world, row, seed, given.steps, given.tuning)
+        (given.out, world, row, seed, given.steps, given.tuning, given.heads)
         for seed in given.seeds
         for row in given.rows
         if not _file(given.out, row, seed).exists()
@@ -95,9 +98,9 @@ def _file(out: Path, row: str, seed: int) -> Path:
     return out / f"{row}-{seed}.json"
 
 
-def _one(job: tuple[Path, Path, str, int, int, int]) -> str:
+def _one(job: tuple[Path, Path, str, int, int, int, int]) -> str:
     """Trains a row and measures it."""
-    out, world, row, seed, steps, tuning = job
+    out, world, row, seed, steps, tuning, heads = job
     import torch
 
     torch.set_num_threads(1)
@@ -112,7 +115,7 @@ def _one(job: tuple[Path, Path, str, int, int, int]) -> str:
         asked |= {"optimiser": {"lr": 1e-12}}
     api.pretrain(
         str(world / "train.csv"), "gdt", out=run, verdict=False, report=False, seed=seed,
-        preset="e" if row == "random" else row, question=QUESTION,
+        preset="e" if row == "random" else row, question=QUESTION | {"steps": heads},
         batch=CLIPS // VIEWS.get(row, 1), steps=1 if row == "random" else steps, **asked,
     )  # fmt: skip
     trained = time.perf_counter() - begun

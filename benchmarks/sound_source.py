@@ -47,7 +47,10 @@ SETTINGS: dict[str, Any] = {
         "video": {"length": 5, "rate": 20.0, "stride": 1, "size": 96, "crop": 0},
         "audio": {"length": 4000},
     },
-    "architecture": {"video": {"temporal_stride": 1}, "audio": {"normalise": "fixed"}},
+    "architecture": {
+        "video": {"temporal_stride": 1, "moving": True},
+        "audio": {"normalise": "fixed"},
+    },
     "optimiser": {"lr": 3e-3},
     "loading": {"holdout": 0.2},
 }

@@ -268,3 +268,25 @@ def test_a_typo_in_a_name_gets_a_suggestion() -> None:
 def test_impossible_settings_are_named(encoder: type[VideoEncoder], wrong: dict) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         encoder(**wrong)
+
+
+@pytest.mark.parametrize("kind", [R2Plus1DTiny, R3D18, Slow18])
+def test_what_stands_still_is_not_seen_where_movement_is(kind: type[VideoEncoder]) -> None:
+    encoder = kind(width=4, moving=True)
+    assert encoder.settings["moving"]
+    still = torch.randint(60, 150, (1, 1, 16, 16, 3), dtype=torch.uint8).repeat(1, 5, 1, 1, 1)
+    grey = kind(width=4).prepare(torch.full(still.shape, 0.5))
+    torch.testing.assert_close(encoder.prepare(still), grey)
+    one, two = still.clone(), still + 20
+    one[:, 3, 4:8, 4:8] += 50
+    two[:, 3, 4:8, 4:8] += 50
+    torch.testing.assert_close(encoder.prepare(one), encoder.prepare(two))
+    torch.testing.assert_close(encoder.prepare(one), encoder.prepare(one / 255))
+    expected = torch.full(still.shape, 0.5)
+    expected[:, :, 4:8, 4:8] -= 10 / 255
+    expected[:, 3, 4:8, 4:8] += 50 / 255
+    torch.testing.assert_close(encoder.prepare(one), kind(width=4).prepare(expected))
+    # Frames of padding have no part in the mean.
+    present = torch.tensor([[True, True, True, True, False]])
+    padded = encoder.prepare(one, present)[:, :, :4]
+    torch.testing.assert_close(padded, encoder.prepare(one[:, :4]))

@@ -172,7 +172,7 @@ class Deaf(Encoder):
 
 
 def test_attention_is_the_map_of_the_middle_frame():
-    config = SoundSourceConfig(width=2, moving=False)
+    config = SoundSourceConfig(width=2)
     pretext = SoundSource(CLIPS, {"video": 2, "audio": 2}, 3, config)
     for head in (pretext.places, pretext.sound):
         nn.init.eye_(head.layers[0].weight)

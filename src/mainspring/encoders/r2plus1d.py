@@ -91,8 +91,9 @@ class R2Plus1DTiny(R2Plus1D18):
         blocks: Sequence[int] = (1, 1, 1, 1),
         temporal_stride: int = 2,
         zero_last_gamma: bool = False,
+        moving: bool = False,
     ) -> None:
-        super().__init__(width, blocks, temporal_stride, zero_last_gamma)
+        super().__init__(width, blocks, temporal_stride, zero_last_gamma, moving)
 
     @staticmethod
     def rounded(between: int) -> int:

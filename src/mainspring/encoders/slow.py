@@ -116,6 +116,7 @@ class Slow50(VideoEncoder):
         blocks: Residual blocks of res2 to res5.
         zero_last_gamma: See `initialise`. True in PySlowFast's Kinetics configurations; the paper
             leaves it open.
+        moving: See `VideoEncoder`.
     """
 
     name: ClassVar[str] = "slow50"
@@ -128,8 +129,9 @@ class Slow50(VideoEncoder):
         width: int = 64,
         blocks: Sequence[int] = (3, 4, 6, 3),
         zero_last_gamma: bool = True,
+        moving: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(moving)
         if width < 1 or len(blocks) != 4 or min(blocks) < 1:
             raise ConfigError(
                 f"A Slow pathway has a positive width and four stages of at least one block, not "
@@ -139,6 +141,7 @@ class Slow50(VideoEncoder):
             "width": width,
             "blocks": list(blocks),
             "zero_last_gamma": zero_last_gamma,
+            "moving": moving,
         }
         self.s1 = nn.Module()
         self.s1.pathway0_stem = nn.Module()
@@ -196,5 +199,6 @@ class Slow18(Slow50):
         width: int = 64,
         blocks: Sequence[int] = (2, 2, 2, 2),
         zero_last_gamma: bool = True,
+        moving: bool = False,
     ) -> None:
-        super().__init__(width, blocks, zero_last_gamma)
+        super().__init__(width, blocks, zero_last_gamma, moving)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mainspring.clips import ClipSpec
-from mainspring.encoders.encoder import Encoder
+from mainspring.encoders.encoder import Encoder, as_float_image
 
 KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
 """Mean of red, green and blue in Kinetics-400, pixels in [0, 1]; as used by public checkpoints."""
@@ -22,6 +22,10 @@ class VideoEncoder(Encoder):
     """Base of the encoders that see clips of frames.
 
     A subclass defines `features`, from normalised pixels to a channels-first grid.
+
+    Args:
+        moving: See each frame as its difference from the mean of its clip, on grey: what stands
+            still, and with it the scene, is not seen.
     """
 
     stream: ClassVar[str] = "video"
@@ -30,8 +34,9 @@ class VideoEncoder(Encoder):
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, moving: bool = False) -> None:
         super().__init__()
+        self.moving = moving
         self.register_buffer("mean", torch.tensor(KINETICS_MEAN), persistent=False)
         self.register_buffer("std", torch.tensor(KINETICS_STD), persistent=False)
 
@@ -39,10 +44,13 @@ class VideoEncoder(Encoder):
         self, samples: Tensor, present: Bool[Tensor, "n time"] | None = None
     ) -> Float[Tensor, "n 3 time height width"]:
         """Pixels to zero mean and unit variance; frames that are padding become the mean colour.
+        Of clips that are seen `moving`, the differences from their mean take the pixels' place.
 
         The result has the channels first in its shape and last in memory, which is how readers
         deliver pixels and how convolutions are fastest: nothing is transposed.
         """
+        if self.moving:
+            samples = _moving(as_float_image(samples), present)
         scale = 1 / self.std
         offset = -self.mean * scale
         if samples.dtype == torch.uint8:
@@ -73,6 +81,18 @@ class VideoEncoder(Encoder):
             return moments.mean(1)
         seen = F.adaptive_max_pool1d(present.float(), moments.shape[1])
         return (moments * seen[..., None]).sum(1) / seen.sum(1, keepdim=True).clamp(min=1)
+
+
+def _moving(
+    pixels: Float[Tensor, "n time height width 3"], present: Bool[Tensor, "n time"] | None
+) -> Float[Tensor, "n time height width 3"]:
+    """Differences from the mean of the frames that are no padding, on grey."""
+    if present is None:
+        mean = pixels.mean(1, keepdim=True)
+    else:
+        there = present[:, :, None, None, None]
+        mean = (pixels * there).sum(1, keepdim=True) / there.sum(1, keepdim=True).clamp(min=1)
+    return (pixels - mean + 0.5).clamp_(0, 1)
 
 
 def initialise(network: nn.Module, zero_last_gamma: bool = False) -> None:

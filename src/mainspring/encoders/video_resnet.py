@@ -71,6 +71,7 @@ class VideoResNet(VideoEncoder):
         temporal_stride: Stride in time of stages two to four: 2 in the paper, so that 8 frames
             end as one. With 1 all frames are kept, which short clips and tasks of order may want.
         zero_last_gamma: See `initialise`; False as in the public code.
+        moving: See `VideoEncoder`.
     """
 
     def __init__(
@@ -79,8 +80,9 @@ class VideoResNet(VideoEncoder):
         blocks: Sequence[int] = (2, 2, 2, 2),
         temporal_stride: int = 2,
         zero_last_gamma: bool = False,
+        moving: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(moving)
         if width < 1 or len(blocks) != 4 or min(blocks) < 1 or temporal_stride not in (1, 2):
             raise ConfigError(
                 f"A video ResNet has a positive width, four stages of at least one block and a "
@@ -92,6 +94,7 @@ class VideoResNet(VideoEncoder):
             "blocks": list(blocks),
             "temporal_stride": temporal_stride,
             "zero_last_gamma": zero_last_gamma,
+            "moving": moving,
         }
         self.dim = width * 8
         self.stem = self.make_stem(width)

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from mainspring.augment.video import centre
 from mainspring.clips import ClipSpec, Draw, Timeline, fit, regular
-from mainspring.encoders.encoder import Encoder, as_float_image
+from mainspring.encoders.encoder import Encoder
 from mainspring.encoders.joint import JointHead
 from mainspring.errors import ConfigError, unknown
 from mainspring.losses.maps import POOLS, background, choose_own, compare
@@ -63,11 +63,6 @@ class SoundSourceConfig:
         temperature: Of the softmax over the batch; EZ-VSL has 0.03, Chen et al. 0.07.
         width: Of the space in which cosines are taken (AVOL-Net: 128).
         floor: Decibels of full scale below which a clip is silent and not asked of.
-        moving: Show each frame as its difference from the mean of its clip, on grey. The papers'
-            sources (a guitar, a dog) are known by their looks and come in millions of scenes; where
-            few scenes are seen and what moves is what sounds, backgrounds are in the way: on the
-            generated world learning sets in before step 100 with it and at about step 400 without.
-            The encoder then expects such clips; False where looks are what tells.
         flip: Chance of a horizontal flip of a clip; its map flips with it.
         jitter: Strength of colour jitter, alike in all frames of a clip.
     """
@@ -80,20 +75,26 @@ class SoundSourceConfig:
     temperature: float = 0.07
     width: int = 128
     floor: float = FLOOR_DECIBELS
-    moving: bool = True
     flip: float = 0.5
     jitter: float = 0.0
 
 
 class SoundSource(AudioVisual):
-    """Tells which sound belongs to which picture by the best place for it."""
+    """Tells which sound belongs to which picture by the best place for it.
+
+    The encoder that the recipe names sees what moves (`architecture.video.moving`, see
+    `VideoEncoder`). The papers' sources (a guitar, a dog) are known by their looks and come in
+    millions of scenes; where few scenes are seen and what moves is what sounds, backgrounds are in
+    the way: on the generated world learning sets in before step 100 with it and at about step 400
+    without. Set it to false where looks are what tells.
+    """
 
     question = "Where in the picture does this sound come from?"
     citation = "Arandjelovic and Zisserman, Objects that sound, ECCV 2018"
     apart = True
     recipe: ClassVar[dict[str, Any]] = {
         "clip": {"video": {"size": 112, "crop": 0}},
-        "architecture": {"video": {"temporal_stride": 1}},
+        "architecture": {"video": {"temporal_stride": 1, "moving": True}},
     }
     """A grid of 7 by 7 places for every frame; the paper's is 14 by 14 of one frame of 224 px."""
     Config: ClassVar[type] = SoundSourceConfig
@@ -116,14 +117,17 @@ class SoundSource(AudioVisual):
             )
         if config.pool not in POOLS:
             raise unknown("pool", config.pool, POOLS)
-        if config.moving and clips["video"].length < 2:
-            raise ConfigError(
-                "In a clip of one frame nothing moves. Use longer clips of video, or set "
-                "question.moving to false."
-            )
         self.change = content_change("video", clips["video"], config.flip, config.jitter)
         self.places = JointHead(dims["video"], config.width)
         self.sound = JointHead(dims["audio"], config.width)
+
+    def attach(self, encoders: Mapping[str, Encoder]) -> None:
+        """Makes sure that there is something to see."""
+        if getattr(encoders["video"], "moving", False) and self.clips["video"].length < 2:
+            raise ConfigError(
+                "In a clip of one frame nothing moves. Use longer clips of video, or set "
+                "architecture.video.moving to false."
+            )
 
     def joint(self) -> dict[str, nn.Module]:
         """The heads; that of pictures suits a place's token as well as a whole clip's embedding."""
@@ -149,8 +153,7 @@ class SoundSource(AudioVisual):
         which clips are heard."""
         pictures, seen = batch["video"].flat()
         sounds, there = batch["audio"].flat()
-        changed = self.shown(self.change(pictures, batch.generator))
-        tokens = encoders["video"].tokens(changed, seen)
+        tokens = encoders["video"].tokens(self.change(pictures, batch.generator), seen)
         features = {
             "places": self.places(tokens),
             "sound": self.sound(encoders["audio"](sounds, there)),
@@ -158,13 +161,6 @@ class SoundSource(AudioVisual):
             "embedding": encoders["video"].embed(tokens.detach(), seen),
         }
         return {name: value.unflatten(0, (len(batch), -1)) for name, value in features.items()}
-
-    def shown(self, pictures: Tensor) -> Float[Tensor, "n time height width 3"]:
-        """Pixels in [0, 1] as the encoder is to see them."""
-        pixels = as_float_image(pictures)
-        if not self.config.moving:
-            return pixels
-        return (pixels - pixels.mean(1, keepdim=True) + 0.5).clamp_(0, 1)
 
     def ask(self, features: Features, batch: Batch) -> Outcome:
         """Which sound belongs to these pictures, and which pictures to this sound; silent clips
@@ -247,6 +243,6 @@ def maps(
             middle of them, as large as its clips.
         sounds: Of the same clips.
     """
-    seen = pretext.shown(centre(pictures, pretext.clips["video"].crop))
+    seen = centre(pictures, pretext.clips["video"].crop)
     places = pretext.places(encoders["video"].tokens(seen))
     return torch.einsum("nthwd,nd->nthw", places, pretext.sound(encoders["audio"](sounds)))
