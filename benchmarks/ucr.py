@@ -41,6 +41,7 @@ class Job(NamedTuple):
     filled: bool
     precision: str
     batch: int = 0
+    lr: float = 0.0
 
     def key(self) -> str:
         return json.dumps(self)
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument("--no-baselines", action="store_true")
     parser.add_argument("--precision", default="")
     parser.add_argument("--batch", type=int, default=0, help="0: the pretext's own")
+    parser.add_argument("--lr", type=float, default=0.0, help="0: the pretext's own")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
     given = parser.parse_args()
     load(given.sets[0])
@@ -66,7 +68,7 @@ def main() -> None:
     ):
         rest = (pretext, name, seed, given.steps, gone)
         ways = [(False, False), (not gone, bool(gone))]  # and random weights, or gaps filled
-        jobs += [Job(*rest, *way, given.precision, given.batch) for way in ways]
+        jobs += [Job(*rest, *way, given.precision, given.batch, given.lr) for way in ways]
     if not given.no_baselines:
         sides = itertools.product(BASELINES, given.sets)
         jobs += [Job(b, name, 0, 0, 0.0, False, False, "") for b, name in sides]
@@ -107,6 +109,8 @@ def learnt(job: Job, split: Split) -> dict[str, float]:
         train, test = straight(train), straight(test)
     settings = suited(job.pretext, train.shape[1]) | (RANDOM if job.random else {})
     steps = settings.pop("steps", job.steps or None)
+    if job.lr and not job.random:
+        settings["optimiser"] = settings.get("optimiser", {}) | {"lr": job.lr}
     if job.precision:
         settings["precision"] = job.precision
     embedder = Embedder(

@@ -63,6 +63,20 @@ def test_shorter_clips_are_because_of_recordings_as_short_as_that(sounds):
     assert any("a tenth of the recordings last 1.2 s or less" in note for note in notes)
 
 
+def test_recordings_that_are_too_short_are_told_what_to_shorten(sounds):
+    many = {"shift": "tell_apart", "shifts": 9, "gap": 0.5}
+    with pytest.raises(DataError, match=r"Of \d+ positions of audio a clip takes \d+: set shorter"):
+        planned(sounds, "gdt", stream=("audio",), question=many)
+    with pytest.raises(DataError, match=r"Set shorter clips \(clip.audio.length\)"):
+        planned(
+            sounds,
+            "gdt",
+            stream=("audio",),
+            clip={"audio": {"length": 32000}},
+            question={"shift": "", "augmentations": 2},
+        )
+
+
 def test_recordings_set_aside_lack_a_stream_or_all():
     assert lacking(["audio"], True) == "without audio"
     assert lacking(["audio", "text"], False) == "lacking audio or text"

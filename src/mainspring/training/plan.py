@@ -150,6 +150,7 @@ def make_plan(settings: Settings, found: Catalogue) -> Plan:
         raise DataError(
             f"Only {enough.sum()} of {len(found)} recordings in {settings.data} can be used, and "
             f"{settings.pretext} needs at least {LEAST_RECORDINGS}. {_reasons(failed + aside)}"
+            f"{'' if enough.all() else _shorten(pretext, clips)}"
         )
     usable = recordings.select(enough)
     train, held = _hold_out(usable, settings)
@@ -185,6 +186,20 @@ def make_plan(settings: Settings, found: Catalogue) -> Plan:
         reader,
         cached,
         notes,
+    )
+
+
+def _shorten(pretext: Pretext, clips: Mapping[str, ClipSpec]) -> str:
+    """What to change where recordings are too short."""
+    lengths = " and ".join(f"clip.{stream}.length" for stream in clips)
+    most = max(clips, key=lambda stream: pretext.needs(stream) / clips[stream].span)
+    needed, span = pretext.needs(most), clips[most].span
+    if needed <= span:
+        return f" Set shorter clips ({lengths})."
+    return (
+        f" Of {needed} positions of {most} a clip takes {span}: set shorter clips ({lengths}), or "
+        "let the question ask for fewer of them or nearer to each other ([question] of the config "
+        "file)."
     )
 
 
