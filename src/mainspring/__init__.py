@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         pretrain,
         probe,
         search,
+        sync,
     )
     from mainspring.embedder import Embedder
     from mainspring.errors import ConfigError, DataError, MainspringError, RunError
@@ -46,6 +47,7 @@ _HOMES = {
     "probe": "api",
     "catalogue": "api",
     "search": "api",
+    "sync": "api",
     "Embedder": "embedder",
     "ConfigError": "errors",
     "DataError": "errors",
@@ -71,6 +73,7 @@ __all__ = [
     "pretrain",
     "probe",
     "search",
+    "sync",
 ]
 
 

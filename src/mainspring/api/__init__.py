@@ -13,6 +13,7 @@ from mainspring.api.classes import classify
 from mainspring.api.clusters import cluster
 from mainspring.api.data import catalogue, check, counter, times
 from mainspring.api.forecasts import forecast
+from mainspring.api.in_step import sync
 from mainspring.api.labels import Probed, probe
 from mainspring.api.modalities import across
 from mainspring.api.training import pretrain
@@ -34,5 +35,6 @@ __all__ = [
     "probe",
     "reader_for",
     "search",
+    "sync",
     "times",
 ]

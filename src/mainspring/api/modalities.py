@@ -134,7 +134,7 @@ def across(
         batch,
         counter(log, "embedding"),
     )
-    result = measured(taken, pair, ks, _seen(Run(run), data))
+    result = measured(taken, pair, ks, Run(run).learnt_from(data))
     Run(run).write_json(f"across-{'-'.join(pair)}.json", result.to_dict())
     return result
 
@@ -205,9 +205,3 @@ def _without(value: Any, key: str) -> Any:
     if not isinstance(value, dict):
         return value
     return {name: _without(inner, key) for name, inner in value.items() if name != key}
-
-
-def _seen(run: Run, data: Any) -> bool:
-    """Whether the run's own data were given."""
-    known = run.config().get("data")
-    return isinstance(data, str | Path) and known == str(data)

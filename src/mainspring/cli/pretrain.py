@@ -69,4 +69,6 @@ def _next(out: str, data: str) -> str:
     text = f"Next: mainspring embed {out} {data}{named}{others}"
     if sum(has_joint(run.encoder(stream)) for stream in streams) > 1:
         text += f"\n      mainspring across {out} DATA   (of recordings it has not seen)"
+    if run.config()["pretext"] == "av_sync":
+        text += f"\n      mainspring sync {out} DATA   (of recordings it has not seen)"
     return text

@@ -118,6 +118,11 @@ class Run:
             )
         return tomllib.loads(path.read_text())
 
+    def learnt_from(self, data: Any) -> bool:
+        """Whether these are the very data, by the name they were given, that the run is trained
+        on. Data in memory have no name."""
+        return isinstance(data, str | Path) and self.config().get("data") == str(data)
+
     def _compare(self, old: dict[str, Any], new: dict[str, Any]) -> None:
         old.pop("resolved", None)
         before, after = flat(old), flat(new)
