@@ -5,6 +5,7 @@ import pytest
 
 from mainspring.api.modalities import Across, measured
 from mainspring.cli.across import _text
+from mainspring.cli.shares import WIDE
 from mainspring.evaluate.intervals import FEWEST_GROUPS
 from mainspring.evaluate.moments import Moments
 
@@ -41,10 +42,10 @@ def test_intervals_take_five_groups() -> None:
     text = _text(few)
     assert "No intervals: the recordings are of 4 group(s)" in text
     # The columns stay where they are.
-    lines = {line[:32]: line for line in text.splitlines() if "R@" in line or "off by" in line}
-    assert {len(line) for line in lines.values()} == {67}
+    lines = {line[:WIDE]: line for line in text.splitlines() if "R@" in line or "off by" in line}
+    assert {len(line) for line in lines.values()} == {WIDE + 35}
     assert set(lines) == {
-        line[:32] for line in _text(many).splitlines() if "R@" in line or "off by" in line
+        line[:WIDE] for line in _text(many).splitlines() if "R@" in line or "off by" in line
     }
 
 

@@ -26,7 +26,7 @@ from mainspring.errors import ConfigError, MainspringError, unknown
 
 ORDER = ("demo", "check", "pretrain", "embed", "probe", "search")
 """The verbs of a first day, which help lists first."""
-HELPERS = ("extra",)
+HELPERS = ("extra", "shares")
 
 
 def verbs() -> list[str]:

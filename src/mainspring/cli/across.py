@@ -8,6 +8,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
+from mainspring.cli import shares
 from mainspring.cli.extra import refuse
 
 
@@ -53,25 +54,20 @@ def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
 
 def _text(result: dict[str, Any]) -> str:
     """A table, and what was left out."""
-    from mainspring.evaluate.intervals import FEWEST_GROUPS
-
     count = result["recordings"]
-    lines = [f"{f'Among {count} recordings':32}{'found':>8}{'interval':>18}{'chance':>9}"]
+    lines = [shares.head(f"Among {count} recordings", "found")]
     for way, found in result["retrieval"].items():
         for k, share in found["recall"].items():
-            lines.append(_row(f"{way}, R@{k}", share))
+            lines.append(shares.row(f"{way}, R@{k}", share))
         lines.append(
-            f"{f'{way}, median rank':32}{found['median_rank']:8g}{'':18}{found['chance_rank']:9g}"
+            f"{f'{way}, median rank':{shares.WIDE}}{found['median_rank']:8g}{'':18}"
+            f"{found['chance_rank']:9g}"
         )
     if result["seconds"]:
         lines += ["", "Within a recording, which moment"]
     for way, found in result["seconds"].items():
-        lines.append(_row(f"{way}, R@1", found["recall"]))
-        error = found["error_seconds"]
-        lines.append(
-            f"{f'{way}, off by':32}{error['value']:6.2f} s{_interval(error, '{:.2f}', ' s'):>18}"
-            f"{error['chance']:7.2f} s"
-        )
+        lines.append(shares.row(f"{way}, R@1", found["recall"]))
+        lines.append(shares.off_by(f"{way}, off by", found["error_seconds"]))
     for stream in result["still"]:
         lines.append(
             f"The vectors of {stream} are the same all through each recording, so they cannot say "
@@ -82,28 +78,5 @@ def _text(result: dict[str, Any]) -> str:
             f"{stream} vectors spread {found['within']['value']:.3g} over a recording's time, "
             f"{found['between']:.3g} over recordings."
         )
-    if result["groups"] < FEWEST_GROUPS:
-        lines.append(
-            f"No intervals: the recordings are of {result['groups']} group(s), and fewer than "
-            f"{FEWEST_GROUPS} cannot tell how sure the numbers are."
-        )
-    if result["silent"]:
-        lines.append(f"{result['silent']} moments left out: nothing is heard in them.")
-    if result["problems"]:
-        lines.append(f"{len(result['problems'])} recordings left out:")
-        lines += [f"  {name}: {why}" for name, why in result["problems"].items()]
-    if result["seen"]:
-        lines.append("The run was trained on these recordings; unseen ones say more.")
-    return "\n".join(lines)
-
-
-def _row(name: str, share: dict[str, Any]) -> str:
-    interval = _interval(share, "{:.1%}")
-    return f"{name:32}{share['value']:8.1%}{interval:>18}{share['chance']:9.1%}"
-
-
-def _interval(value: dict[str, Any], form: str, unit: str = "") -> str:
-    """From low to high; nothing where there are too few groups."""
-    if "interval" not in value:
-        return ""
-    return "-".join(form.format(end) for end in value["interval"]) + unit
+    lines += shares.few_groups(result)
+    return "\n".join(lines + shares.footnotes(result))

@@ -8,6 +8,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
+from mainspring.cli import shares
 from mainspring.cli.extra import refuse
 
 LISTED = 10
@@ -49,24 +50,13 @@ def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
 
 def _text(result: dict[str, Any], folder: str) -> str:
     """A table, the recordings that seem out of step, and what was left out."""
-    from mainspring.evaluate.intervals import FEWEST_GROUPS
-
     count, moments = result["recordings"], result["moments"]
-    title = f"{moments} moments of {count} recordings"
-    lines = [f"{title:36}{'right':>8}{'interval':>18}{'chance':>9}"]
+    lines = [shares.head(f"{moments} moments of {count} recordings", "right")]
     for size, share in result["accuracy"].items():
-        lines.append(_row(f"in step or {size} s off", share))
-    lines.append(_row("in step among all offsets", result["best"]))
-    error = result["error_seconds"]
-    lines.append(
-        f"{'best offset, off by':36}{error['value']:6.2f} s"
-        f"{_interval(error, '{:.2f}', ' s'):>18}{error['chance']:7.2f} s"
-    )
-    if result["groups"] < FEWEST_GROUPS:
-        lines.append(
-            f"No intervals: the recordings are of {result['groups']} group(s), and fewer than "
-            f"{FEWEST_GROUPS} cannot tell how sure the numbers are."
-        )
+        lines.append(shares.row(f"in step or {size} s off", share))
+    lines.append(shares.row("in step among all offsets", result["best"]))
+    lines.append(shares.off_by("best offset, off by", result["error_seconds"]))
+    lines += shares.few_groups(result)
     moved = result["out_of_step"]
     lines += [
         "",
@@ -91,28 +81,9 @@ def _text(result: dict[str, Any], folder: str) -> str:
         )
     if len(moved) > LISTED:
         lines.append(f"  and {len(moved) - LISTED} more")
-    if result["silent"]:
-        lines.append(f"{result['silent']} moments left out: nothing is heard in them.")
-    if result["problems"]:
-        lines.append(f"{len(result['problems'])} recordings left out:")
-        lines += [f"  {name}: {why}" for name, why in result["problems"].items()]
-    if result["seen"]:
-        lines.append("The run was trained on these recordings; unseen ones say more.")
-    return "\n".join(lines)
-
-
-def _row(name: str, share: dict[str, Any]) -> str:
-    interval = _interval(share, "{:.1%}")
-    return f"{name:36}{share['value']:8.1%}{interval:>18}{share['chance']:9.1%}"
+    return "\n".join(lines + shares.footnotes(result))
 
 
 def _above(share: dict[str, Any]) -> bool:
     """Whether a share is above chance, with its whole interval where there is one."""
     return bool(share.get("interval", [share["value"]])[0] > share["chance"])
-
-
-def _interval(value: dict[str, Any], form: str, unit: str = "") -> str:
-    """From low to high; nothing where there are too few groups."""
-    if "interval" not in value:
-        return ""
-    return "-".join(form.format(end) for end in value["interval"]) + unit
