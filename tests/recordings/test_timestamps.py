@@ -51,6 +51,15 @@ def test_resampling_equals_the_slow_way(seed: int, rows: int, shuffled: bool) ->
     assert found.rate == pytest.approx(1 / np.median(np.diff(np.sort(seconds))))
 
 
+def test_steps_of_which_none_is_usual_are_resampled() -> None:
+    seconds = np.array([0.0, 1, 2, 11, 20])  # the median step, 5 s, occurs nowhere
+    found = layout(seconds, "a test")
+    assert found.notes == ("resampled to a regular grid",)
+    assert found.rate == pytest.approx(1 / 5)
+    values = np.arange(5.0)[:, None]
+    np.testing.assert_allclose(found.lay(values), slow_resample(values, seconds))
+
+
 def test_nothing_is_interpolated_across_a_gap() -> None:
     seconds = np.array([0, 1, 2.2, 3.1, 20.4, 21.6, 22.5])
     values, rate = on_grid(np.arange(7.0)[:, None], seconds, "a test")

@@ -261,7 +261,8 @@ def layout(seconds: Float64[np.ndarray, "row"], what: str, irregular: str = WAYS
     if near.all():
         rate = len(step) / float(seconds[-1] - seconds[0])
         return Layout(order, places, len(seconds), rate, None, tuple(notes))
-    tick = float(step[near].mean())
+    # Half of the steps short and half long: no step is near the one between them.
+    tick = float(step[near].mean()) if near.any() else usual
     ticks = np.round(step / tick)
     if np.all(ticks >= 1) and np.all(np.abs(step - ticks * tick) <= 0.25 * tick):
         # Counted from row to row, so that a clock that runs a little fast stays on the grid.
