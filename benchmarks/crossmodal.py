@@ -1,6 +1,6 @@
 """GDT's Table 1 (Patrick et al., ICCV 2021) on the generated world: what each row is worth.
 
-    python benchmarks/crossmodal.py --out runs/gdt --rows a d e h k l m --seeds 3 --workers 2
+    python benchmarks/crossmodal.py --out runs/gdt --rows a d e h k l m --seeds 0 1 2 --workers 2
 
 Every row sees the same number of clips with the same encoders; rows with more views of a recording
 have fewer recordings a step. All is measured on cameras that training never saw: sound to picture
