@@ -137,6 +137,28 @@ def test_checkpoints_restore_weights_optimiser_and_quarantine(tmp_path):
     )
 
 
+def test_averages_are_laid_out_as_the_weights_they_are_restored_to(tmp_path):
+    def learner(turned: bool) -> tuple[dict[str, nn.Module], torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        layer = nn.Linear(3, 2)
+        if turned:
+            layer.weight.data = layer.weight.data.T.contiguous().T
+        return {"layer": layer}, torch.optim.AdamW(layer.parameters(), lr=0.1, fused=True)
+
+    def step(parts, optimiser) -> None:
+        optimiser.zero_grad()
+        parts["layer"](torch.arange(12.0).view(4, 3)).square().sum().backward()
+        optimiser.step()
+
+    before, after = learner(False), learner(True)
+    step(*before)
+    checkpoint.save(tmp_path, 1, *before, {})
+    checkpoint.restore(tmp_path, *after, torch.device("cpu"))
+    step(*before)
+    step(*after)
+    torch.testing.assert_close(after[0]["layer"].weight, before[0]["layer"].weight)
+
+
 def test_a_broken_checkpoint_falls_back_to_the_one_before(tmp_path):
     parts, optimiser = modules()
     for step in (1, 2):

@@ -66,6 +66,7 @@ def restore(
         for name, module in modules.items():
             module.load_state_dict(state["modules"][name])
         optimiser.load_state_dict(state["optimiser"])
+        _lay_out(optimiser)
         return state["step"], dict(state["quarantined"])
     if files:
         raise RunError(
@@ -73,6 +74,15 @@ def restore(
             "again from the first step."
         )
     return 0, {}
+
+
+def _lay_out(optimiser: torch.optim.Optimizer) -> None:
+    """Gives the optimiser's averages the strides of their weights, which another version or device
+    may have laid out otherwise: a fused optimiser goes through both side by side."""
+    for weight, kept in optimiser.state.items():
+        for name, value in kept.items():
+            if isinstance(value, torch.Tensor) and value.shape == weight.shape:
+                kept[name] = torch.empty_like(weight).copy_(value)
 
 
 def rewind(metrics: Path, step: int) -> None:

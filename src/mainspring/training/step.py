@@ -98,7 +98,8 @@ def average_gradients(parameters: Sequence[nn.Parameter], world: int) -> None:
 
     A loss over gathered features gives every rank the full gradient of its own features; `learn`
     scales them by the number of ranks so that this mean is their sum, while heads that worked on
-    the gathered features, equal on every rank, stay as they are.
+    the gathered features, equal on every rank, stay as they are. They lie in memory as their
+    parameters do: a fused optimiser goes through both side by side and asks for no axes.
     """
     grads = [
         p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters if p.requires_grad
@@ -112,7 +113,8 @@ def average_gradients(parameters: Sequence[nn.Parameter], world: int) -> None:
     for parameter in parameters:
         if parameter.requires_grad:
             stop = start + parameter.numel()
-            parameter.grad = flat[start:stop].view_as(parameter).clone()
+            mean = flat[start:stop].view_as(parameter)
+            parameter.grad = torch.empty_like(parameter).copy_(mean)
             start = stop
 
 
