@@ -22,3 +22,14 @@ def test_same_seed_same_coins_and_none_in_evaluation():
     torch.manual_seed(1)
     assert torch.equal(layer(x), first)
     assert torch.equal(layer.eval()(x), x)
+
+
+def test_what_was_dropped_gets_no_gradient():
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.randn(4, 9, 7, dtype=dtype, requires_grad=True)
+        layer = Dropout(0.25)
+        out = layer(x)
+        assert out.dtype == dtype
+        (grad,) = torch.autograd.grad(out, x, torch.ones_like(out))
+        assert set(grad.unique().tolist()) == {0.0, float(torch.tensor(4 / 3, dtype=dtype))}
+        torch.testing.assert_close(out, x * grad)

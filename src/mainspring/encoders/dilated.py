@@ -146,7 +146,7 @@ class Dilated(Encoder):
         extent = Extent(hidden.shape[2]) if present is None else Extent.of(present)
         if only is not None and present is not None:
             only = only.where(present.gather(1, only.clamp(min=0)), NOTHING)
-        blocks = [block for block in self.blocks if isinstance(block, Block)]
+        blocks, exact = [b for b in self.blocks if isinstance(b, Block)], hidden.dtype
         if only is None:
             hidden = through(blocks, hidden, extent)
         else:
@@ -154,7 +154,7 @@ class Dilated(Encoder):
             last = alone.index(True) if any(alone) else len(blocks)
             hidden = through(blocks[:last], hidden, extent)
             hidden = through(blocks[last:], _kept(hidden, only), Extent.of(only != NOTHING))
-        return self.dropout(hidden.transpose(1, 2))
+        return self.dropout(hidden.transpose(1, 2).to(exact))
 
     def tokens(self, samples: Series, present: Present = None) -> Float[Tensor, "n time dim"]:
         """One token a step, in context; 0 where there is padding."""

@@ -2,8 +2,8 @@
 
 A block keeps its input and what lies between its two convolutions; in long series the GELUs are
 computed again in the backward pass, so that memory is a third of what the plain graph would hold.
-In short ones calls cost more than arithmetic: all blocks are one step of the graph. All arrays lie
-in memory as (n, time, channel), which the processor's convolution kernels take as they are.
+In short ones calls cost more than arithmetic: all blocks are one step of the graph. Arrays lie in
+memory as (n, time, channel), which the processor's convolution kernels take as they are.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ PRODUCT_ROWS = 2**13
 """Steps of all series up to which a convolution of one tap is taken as a product."""
 
 Hidden = Float[Tensor, "n width time"]
-Row = Float[Tensor, "n inputs 1 time"]
-Out = Float[Tensor, "n outputs 1 time"]
-Kernel = Float[Tensor, "outputs inputs 1 taps"]
+Steps = Float[Tensor, "n time inputs"]
+Out = Float[Tensor, "n time outputs"]
+Kernel = Float[Tensor, "outputs inputs *one_few"]
+"""Of a convolution as a picture's, (outputs, inputs, 1, few); of a product (outputs, inputs)."""
 
 
 class DilatedConv(nn.Conv1d):
@@ -49,8 +50,44 @@ class DilatedConv(nn.Conv1d):
 
     def forward(self, input: Hidden) -> Float[Tensor, "n outputs time"]:
         """Convolves."""
-        row, kernel = _row(input), self.weight.unsqueeze(2)
-        return convolve(row, kernel, self.bias, self.reach, row.shape[-1]).squeeze(2)
+        met = Met.of(self.reach, input.shape[2])
+        kernel = _part(self.weight, met.taps, False)
+        return convolve(_steps(input), kernel, self.bias, met).transpose(1, 2)
+
+
+class Met(NamedTuple):
+    """What of a convolution meets a series. Taps that would meet nothing but padding are left out,
+    which is exact: with TS2Vec's encoder half of all work at 150 steps, three of its ten blocks
+    and two thirds of its widest.
+
+    Attributes:
+        taps: Those that meet something.
+        apart: Steps from one of them to the next.
+        before: Zeros to put before the series.
+        around: Zeros to assume on both sides of what that gives.
+
+    Where a single tap meets something no step sees another: padding stays to itself.
+    """
+
+    taps: slice = slice(0, 1)
+    apart: int = 1
+    before: int = 0
+    around: int = 0
+
+    @property
+    def alone(self) -> bool:
+        """Whether a single tap meets something."""
+        return self.taps.stop - self.taps.start == 1
+
+    @classmethod
+    def of(cls, reach: int, length: int) -> Met:
+        """Three taps `reach` apart on both sides of a step, or where `reach` is negative on the
+        step and before it, in series of `length` steps."""
+        apart = abs(reach)
+        if reach > 0:
+            return cls(slice(1, 2)) if apart >= length else cls(slice(0, 3), apart, 0, apart)
+        behind = min(2, max(0, length - 1) // apart)
+        return cls(slice(2 - behind, 3), apart, apart * behind)
 
 
 class Extent(NamedTuple):
@@ -59,12 +96,12 @@ class Extent(NamedTuple):
     Attributes:
         length: Steps of the longest.
         tails: Rows that end together, and where; what lies beyond is padding.
-        keep: Instead of tails, False at padding, (n, 1, time).
+        keep: Instead of tails, False at padding, (n, time, 1).
     """
 
     length: int
     tails: tuple[tuple[slice, int], ...] = ()
-    keep: Bool[Tensor, "n 1 time"] | None = None
+    keep: Bool[Tensor, "n time 1"] | None = None
 
     @classmethod
     def of(cls, present: Bool[Tensor, "n time"]) -> Extent:
@@ -74,19 +111,24 @@ class Extent(NamedTuple):
         lengths = present.sum(1)
         steps = torch.arange(time, device=present.device)
         if not bool((present == (steps < lengths[:, None])).all()):
-            return cls(time, (), present[:, None, :])
+            return cls(time, (), present[:, :, None])
         ends = lengths.tolist()
         tails = [(rows, ends[rows.start]) for rows in _alike(ends)]
         if len(tails) > MOST_TAILS:
-            return cls(max(ends), (), present[:, None, :])
+            return cls(max(ends), (), present[:, :, None])
         return cls(max(ends), tuple((rows, end) for rows, end in tails if end < time))
 
-    def clear(self, x: Row) -> Row:
+    @property
+    def padded(self) -> bool:
+        """Whether there is any padding."""
+        return self.keep is not None or bool(self.tails)
+
+    def clear(self, x: Steps) -> Steps:
         """Padding set to 0, in place."""
         if self.keep is not None:
-            x *= self.keep[:, :, None].to(x.dtype)
+            x *= self.keep
         for rows, end in self.tails:
-            x[rows, ..., end:].zero_()
+            x[rows, end:].zero_()
         return x
 
 
@@ -131,12 +173,16 @@ def through(blocks: Sequence[Block], x: Hidden, extent: Extent) -> Float[Tensor,
         return x
     low = torch.get_autocast_dtype(x.device.type) if _autocast(x) else x.dtype
     learns = torch.is_grad_enabled()
-    return _Blocks.apply(_row(x), extent, layout, low, learns, *weights).squeeze(2)
+    return _Blocks.apply(_steps(x).to(low), extent, layout, learns, *weights).transpose(1, 2)
+
+
+ALONE = Met()
+"""A convolution of one tap."""
 
 
 class _Blocks(torch.autograd.Function):
-    """Blocks from weights. `layout` has of each block the reach of its convolutions and how many
-    weights are its own; `low` is the precision of convolutions, the residuals keep their own."""
+    """Blocks from weights, which are brought to the precision of x. `layout` has of each block the
+    reach of its convolutions and how many weights are its own."""
 
     @staticmethod
     def forward(
@@ -144,173 +190,159 @@ class _Blocks(torch.autograd.Function):
         x: Tensor,
         extent: Extent,
         layout: list[tuple[int, int]],
-        low: torch.dtype,
         learns: bool,
         *weights: Tensor,
     ) -> Tensor:
-        kernels = _lowered(weights, low)
+        mets = [Met.of(reach, extent.length) for reach, _ in layout]
+        live = [
+            met.taps if i < 4 else slice(0, 1)
+            for met, (_, size) in zip(mets, layout, strict=True)
+            for i in range(size)
+        ]
+        short = x.shape[0] * x.shape[1] <= PRODUCT_ROWS and x.dtype == torch.bfloat16
+        kernels = _lowered(weights, live, x.dtype, short)
         learns = learns and any(ctx.needs_input_grad)
         kept: list[Tensor | None] = []
         at = 0
-        for reach, size in layout:
+        for depth, (met, (_, size)) in enumerate(zip(mets, layout, strict=True)):
             own = kernels[at : at + size]
             at += size
+            seen = not met.alone or depth + 1 == len(mets) or not mets[depth + 1].alone
             with torch.autocast(x.device.type, enabled=False):
-                active = F.gelu(x).to(low)
-                inner = extent.clear(convolve(active, own[0], own[1], reach, extent.length))
+                active = F.gelu(x)
+                inner = convolve(active, own[0], own[1], met)
+                inner = inner if met.alone else extent.clear(inner)
                 middle = F.gelu(inner)
-                out = convolve(middle, own[2], own[3], reach, extent.length)
-                beside = x
-                if size > 4:
-                    beside = convolve(x.to(low), own[4], own[5], reach, extent.length)
-                out = extent.clear((beside + out).to(x.dtype) if size > 4 else x + out.to(x.dtype))
+                out = convolve(middle, own[2], own[3], met)
+                out.add_(convolve(x, own[4], own[5], ALONE) if size > 4 else x)
+                out = extent.clear(out) if seen else out
             if learns:
                 few = x.numel() <= REMEMBERED
                 kept += [x, inner, active if few else None, middle if few else None]
             x = out
         if learns:
             ctx.save_for_backward(*kept, *kernels)
-            ctx.extent, ctx.layout, ctx.low = extent, layout, low
+            ctx.extent, ctx.layout, ctx.mets, ctx.live = extent, layout, mets, live
             ctx.exact = [(w.shape, w.dtype) for w in weights]
         return x
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        extent, low, length = ctx.extent, ctx.low, ctx.extent.length
+        extent = ctx.extent
         count = 4 * len(ctx.layout)
         kept, kernels = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
         gelu_back = torch.ops.aten.gelu_backward
-        grad = extent.clear(grads[0].clone())
+        grad = grads[0].contiguous()
+        if extent.padded:
+            grad = extent.clear(grad.clone())
         found: list[Tensor] = []
         at = len(kernels)
         for depth in reversed(range(len(ctx.layout))):
-            reach, size = ctx.layout[depth]
+            met, size = ctx.mets[depth], ctx.layout[depth][1]
             at -= size
             own = kernels[at : at + size]
             x, inner, active, middle = kept[4 * depth : 4 * depth + 4]
-            active = F.gelu(x).to(low) if active is None else active
+            active = F.gelu(x) if active is None else active
             middle = F.gelu(inner) if middle is None else middle
-            grown = grad.to(low)
-            behind, *second = convolve_back(grown, middle, own[2], reach, length)
-            behind = extent.clear(gelu_back(behind, inner))
-            front, *first = convolve_back(behind, active, own[0], reach, length)
-            into = gelu_back(front.to(x.dtype), x)
+            behind, *second = convolve_back(grad, middle, own[2], met)
+            behind = gelu_back(behind, inner)
+            behind = behind if met.alone else extent.clear(behind)
+            front, *first = convolve_back(behind, active, own[0], met)
+            into = gelu_back(front, x)
             third: list[Tensor] = []
             if size > 4:
-                beside, *third = convolve_back(grown, x.to(low), own[4], reach, length)
-                into += beside.to(x.dtype)
+                beside, *third = convolve_back(grad, x, own[4], ALONE)
             else:
-                into += grad
-            grad = extent.clear(into)
+                beside = grad
+            grad = into.add_(beside)
+            grad = grad if met.alone else extent.clear(grad)
             found = [*first, *second, *third, *found]
-        return grad, None, None, None, None, *_restored(found, ctx.exact)
+        return grad, None, None, None, *_restored(found, ctx.live, ctx.exact)
 
 
-def _lowered(weights: Sequence[Tensor], low: torch.dtype) -> list[Tensor]:
-    """Kernels as those of pictures one row high, channels last, and biases, in a precision."""
-    rows = [w.unsqueeze(2) if w.dim() == 3 else w for w in weights]
-    if weights[0].dtype == low:
-        return rows
-    lower = [
-        torch.empty_like(
-            row,
-            dtype=low,
-            memory_format=torch.channels_last if row.dim() == 4 else torch.preserve_format,
-        )
-        for row in rows
+def _part(weight: Tensor, taps: slice, short: bool) -> Kernel:
+    """The taps of a kernel that meet something: as a matrix where it is one and series are short,
+    for which a plain product is faster in bfloat16."""
+    if short and taps.stop - taps.start == 1:
+        return weight.select(2, taps.start)
+    return weight[..., taps].unsqueeze(2)
+
+
+def _lowered(
+    weights: Sequence[Tensor], live: Sequence[slice], low: torch.dtype, short: bool
+) -> list[Tensor]:
+    """The live taps of kernels, and biases, in a precision and as the processor takes them."""
+    parts = [
+        _part(w, taps, short) if w.dim() == 3 else w for w, taps in zip(weights, live, strict=True)
     ]
-    torch._foreach_copy_(lower, rows)
+    if weights[0].dtype == low:
+        return parts
+    lower = [
+        torch.empty_like(part, dtype=low, memory_format=torch.channels_last)
+        if part.dim() == 4
+        else part.new_empty(part.shape, dtype=low)
+        for part in parts
+    ]
+    torch._foreach_copy_(lower, parts)
     return lower
 
 
 def _restored(
-    found: Sequence[Tensor], exact: Sequence[tuple[torch.Size, torch.dtype]]
+    found: Sequence[Tensor],
+    live: Sequence[slice],
+    exact: Sequence[tuple[torch.Size, torch.dtype]],
 ) -> list[Tensor]:
-    """Gradients in the shapes and precisions of their weights."""
-    shaped = [g.reshape(shape) for g, (shape, _) in zip(found, exact, strict=True)]
-    if all(g.dtype == dtype for g, (_, dtype) in zip(shaped, exact, strict=True)):
-        return shaped
-    out = [g.new_empty(shape, dtype=dtype) for g, (shape, dtype) in zip(shaped, exact, strict=True)]
-    torch._foreach_copy_(out, shaped)
-    return out
+    """Gradients in the shapes and precisions of their weights; 0 for taps that met nothing."""
+    whole, parts = [], []
+    for grad, taps, (shape, dtype) in zip(found, live, exact, strict=True):
+        if len(shape) < 3:
+            part = out = grad.new_empty(shape, dtype=dtype)
+        else:
+            every = taps.stop - taps.start == shape[2]
+            out = (grad.new_empty if every else grad.new_zeros)(shape, dtype=dtype)
+            part = _part(out, taps, grad.dim() == 2)
+        whole.append(out)
+        parts.append(part)
+    torch._foreach_copy_(parts, list(found))
+    return whole
 
 
-def convolve(x: Row, kernel: Kernel, bias: Tensor | None, reach: int, length: int) -> Out:
-    """Convolution over time with taps `reach` apart: on both sides of a step, or where `reach` is
-    negative on the step and before it. One tap is a 1×1 convolution whatever the reach.
-
-    Taps that in a series of `length` steps would meet nothing but padding are left out, which is
-    exact: with TS2Vec's encoder half of all work at 150 steps, three of its ten blocks and two
-    thirds of its widest.
-    """
-    x, kernel, padding, apart, _ = _reduced(x, kernel, reach, length)
-    if _is_product(x, kernel):
-        return _raised(F.linear(_flat(x), kernel[:, :, 0, 0], bias))
-    return F.conv2d(x, kernel, bias, padding=(0, padding), dilation=(1, apart))
+def convolve(x: Steps, kernel: Kernel, bias: Tensor | None, met: Met) -> Out:
+    """Convolution over time with the taps that meet something."""
+    if kernel.dim() == 2:
+        return F.linear(x, kernel, bias)
+    x = F.pad(x, (0, 0, met.before, 0)) if met.before else x
+    around, apart = (0, met.around), (1, met.apart)
+    return _flat(F.conv2d(_row(x), kernel, bias, padding=around, dilation=apart))
 
 
-def convolve_back(
-    grad: Out, x: Row, kernel: Kernel, reach: int, length: int
-) -> tuple[Row, Kernel, Tensor]:
+def convolve_back(grad: Out, x: Steps, kernel: Kernel, met: Met) -> tuple[Steps, Kernel, Tensor]:
     """Gradients of `convolve` with respect to x, kernel and bias."""
-    time = x.shape[-1]
-    wide, few, padding, apart, taps = _reduced(x, kernel, reach, length)
-    rows = _flat(grad).flatten(0, 1)
-    if _is_product(wide, few):
-        into = _raised((rows @ few[:, :, 0, 0]).unflatten(0, (len(grad), time)))
-        weight = (rows.T @ _flat(wide).flatten(0, 1))[:, :, None, None]
-    else:
-        into, weight, _ = torch.ops.aten.convolution_backward(
-            grad, wide, few, None, [1, 1], [0, padding], [1, apart], False, [0, 0], 1,
-            [True, True, False],
-        )  # fmt: skip
+    rows = grad.flatten(0, 1)
     bias = rows.sum(0)  # the kernel's own is slower
-    if few.shape[-1] < kernel.shape[-1]:
-        whole = torch.zeros_like(kernel)
-        whole[..., taps] = weight
-        weight = whole
-    return into[..., into.shape[-1] - time :], weight, bias
+    if kernel.dim() == 2:
+        return (rows @ kernel).view(x.shape), rows.T @ x.flatten(0, 1), bias
+    wide = F.pad(x, (0, 0, met.before, 0)) if met.before else x
+    into, weight, _ = torch.ops.aten.convolution_backward(
+        _row(grad), _row(wide), kernel, None, [1, 1], [0, met.around], [1, met.apart],
+        False, [0, 0], 1, [True, True, False],
+    )  # fmt: skip
+    return _flat(into)[:, met.before :] if met.before else _flat(into), weight, bias
 
 
-def _reduced(
-    x: Row, kernel: Kernel, reach: int, length: int
-) -> tuple[
-    Float[Tensor, "n inputs 1 wide"], Float[Tensor, "outputs inputs 1 few"], int, int, slice
-]:
-    """Input, the taps that meet it, padding on both sides, dilation, and which taps those are."""
-    taps, apart = kernel.shape[-1], abs(reach)
-    if taps == 1:
-        return x, kernel, 0, 1, slice(0, 1)
-    if reach > 0:
-        if apart >= length:
-            return x, kernel[..., 1:2], 0, 1, slice(1, 2)
-        return x, kernel, apart, apart, slice(0, 3)
-    alive = slice(2 - min(2, max(0, length - 1) // apart), 3)
-    kept = kernel[..., alive]
-    return F.pad(x, (apart * (kept.shape[-1] - 1), 0)), kept, 0, apart, alive
+def _row(x: Steps) -> Float[Tensor, "n inputs 1 time"]:
+    """As pictures one row high, with the channels last in memory: a view."""
+    return x.unsqueeze(1).permute(0, 3, 1, 2)
 
 
-def _is_product(x: Row, kernel: Kernel) -> bool:
-    """Whether a convolution is faster as a plain product: that of one tap over few steps, in the
-    precision in which products are as fast as convolutions."""
-    few = x.shape[0] * x.shape[-1] <= PRODUCT_ROWS
-    return few and kernel.shape[-1] == 1 and kernel.dtype == torch.bfloat16
+def _flat(x: Float[Tensor, "n inputs 1 time"]) -> Steps:
+    """The inverse of `_row`."""
+    return x.permute(0, 2, 3, 1).squeeze(1)
 
 
-def _flat(x: Row) -> Float[Tensor, "n time width"]:
-    """A view of what lies in memory as it is."""
-    return x.squeeze(2).transpose(1, 2)
-
-
-def _raised(x: Float[Tensor, "n time width"]) -> Row:
-    """The inverse of `_flat`."""
-    return x.transpose(1, 2).unsqueeze(2)
-
-
-def _row(x: Hidden) -> Float[Tensor, "n width 1 time"]:
-    """As pictures one row high, with the channels last in memory."""
-    return _raised(x.transpose(1, 2).contiguous())
+def _steps(x: Hidden) -> Steps:
+    return x.transpose(1, 2).contiguous()
 
 
 def _autocast(x: Tensor) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int16
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 COINS = 4
 """In one random number."""
@@ -20,7 +23,31 @@ class Dropout(nn.Dropout):
             return super().forward(input)
         count = input.numel()
         bits = torch.empty(-(-count // COINS), dtype=torch.int64).random_(-(2**63), None)
-        coins = bits.view(torch.int16)[:count].view(input.shape)
-        dropped = round(self.p * 2**16)
-        keep = coins >= dropped - 2**15
-        return (input * keep).mul_(1 / (1 - dropped / 2**16))
+        return _Kept.apply(input, bits.view(torch.int16)[:count].view(input.shape), self.p)
+
+
+class _Kept(torch.autograd.Function):
+    """Keeps the coins for the backward pass and makes the gains from them again: as numbers of the
+    input's precision, since a product with truth values converts those on its way, slowly."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, coins: Int16[Tensor, "*shape"], share: float) -> Tensor:
+        ctx.save_for_backward(coins)
+        ctx.share = share
+        return _gains(coins, share, input.dtype).mul_(input)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (coins,) = ctx.saved_tensors
+        return _gains(coins, ctx.share, grads[0].dtype).mul_(grads[0]), None, None
+
+
+def _gains(
+    coins: Int16[Tensor, "*shape"], share: float, dtype: torch.dtype
+) -> Float[Tensor, "*shape"]:
+    """0 for a share of the coins, 1 / (1 - share) for the others."""
+    dropped = min(round(share * 2**16), 2**16 - 1)
+    out = torch.empty(coins.shape, dtype=dtype)
+    torch.ge(coins, dropped - 2**15, out=out)
+    return out.mul_(1 / (1 - dropped / 2**16))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -224,10 +225,10 @@ def _scale(members: Members, weight: float) -> Float[Tensor, "group"]:
     """What each row of a group counts: `weight` over the rows that are asked in its mean."""
     vectors, there, sizes = members.vectors, members.there, members.sizes
     if there is None:
-        asked = vectors.new_tensor(sizes) * vectors.shape[1]
-    else:
-        rows = there.sum(1).to(vectors.dtype)
-        asked = torch.stack([part.sum() for part in rows.split(list(sizes))]).clamp(min=1)
+        each = weight / (np.asarray(sizes) * vectors.shape[1])
+        return vectors.new_tensor(np.repeat(each, sizes))
+    rows = there.sum(1).to(vectors.dtype)
+    asked = torch.stack([part.sum() for part in rows.split(list(sizes))]).clamp(min=1)
     counts = torch.tensor(sizes, device=vectors.device)
     return (weight / asked).repeat_interleave(counts, output_size=len(vectors))
 
