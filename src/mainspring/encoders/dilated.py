@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from mainspring.clips import NOTHING, ClipSpec
-from mainspring.encoders.dilated_block import Block, Extent, Hidden, through
+from mainspring.encoders.dilated_block import Block, Extent, Hidden, keep, through
 from mainspring.encoders.dropout import Dropout
 from mainspring.encoders.encoder import Encoder
 from mainspring.encoders.units import NORMALISE, Present, Series, normalised
@@ -153,7 +153,8 @@ class Dilated(Encoder):
             alone = [block.alone(extent.length) for block in blocks]
             last = alone.index(True) if any(alone) else len(blocks)
             hidden = through(blocks[:last], hidden, extent)
-            hidden = through(blocks[last:], _kept(hidden, only), Extent.of(only != NOTHING))
+            kept = Extent.of(only != NOTHING)
+            hidden = through(blocks[last:], keep(hidden, only, kept), kept)
         return self.dropout(hidden.transpose(1, 2).to(exact))
 
     def tokens(self, samples: Series, present: Present = None) -> Float[Tensor, "n time dim"]:
@@ -172,10 +173,3 @@ class Dilated(Encoder):
             return (tokens * there).sum(1) / there.sum(1).clamp(min=1)
         most = tokens.masked_fill(~there, -torch.inf).amax(1)
         return torch.where(there.any(1), most, 0.0)
-
-
-def _kept(hidden: Hidden, only: Int64[Tensor, "n kept"]) -> Float[Tensor, "n width kept"]:
-    """Some steps of each series; 0 where it is -1."""
-    rows = hidden.transpose(1, 2)
-    place = only.clamp(min=0)[:, :, None].expand(-1, -1, rows.shape[2])
-    return rows.gather(1, place).masked_fill_((only == NOTHING)[:, :, None], 0.0).transpose(1, 2)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -174,6 +174,33 @@ def through(blocks: Sequence[Block], x: Hidden, extent: Extent) -> Float[Tensor,
     low = torch.get_autocast_dtype(x.device.type) if _autocast(x) else x.dtype
     learns = torch.is_grad_enabled()
     return _Blocks.apply(_steps(x).to(low), extent, layout, learns, *weights).transpose(1, 2)
+
+
+def keep(
+    x: Hidden, steps: Int64[Tensor, "n kept"], extent: Extent
+) -> Float[Tensor, "n width kept"]:
+    """Some steps of each series, each at most once; 0 beyond `extent`, whatever step is named."""
+    return _Kept.apply(x.transpose(1, 2), steps, extent).transpose(1, 2)
+
+
+class _Kept(torch.autograd.Function):
+    """Rows by their number among those of all series, which go back whence they came."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, steps: Tensor, extent: Extent) -> Tensor:
+        n, time, width = x.shape
+        rows = steps.clamp(min=0) + time * torch.arange(n, device=x.device)[:, None]
+        ctx.rows = rows.flatten()[:, None].expand(-1, width)
+        ctx.shape, ctx.extent = x.shape, extent
+        return extent.clear(x.flatten(0, 1).gather(0, ctx.rows).view(n, -1, width))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        grad = ctx.extent.clear(grads[0].clone()) if ctx.extent.padded else grads[0]
+        n, time, width = ctx.shape
+        into = grad.new_zeros(n * time, width).scatter_add_(0, ctx.rows, grad.flatten(0, 1))
+        return into.view(ctx.shape), None, None
 
 
 ALONE = Met()

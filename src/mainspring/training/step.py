@@ -82,7 +82,7 @@ def learn(
         slots = slice(first, first + len(part))
         first += len(part)
         pairs = [
-            (value, whole[name].grad[slots].to(value.dtype) * world)  # type: ignore[index]
+            (value, _scaled(whole[name].grad[slots].to(value.dtype), world))  # type: ignore[index]
             for name, value in features.items()
             if value.requires_grad and whole[name].grad is not None
         ]
@@ -91,6 +91,10 @@ def learn(
     if world > 1:
         average_gradients([*pretext.parameters(), *_parameters(encoders)], world)
     return outcome, {name: value.detach() for name, value in whole.items()}, facts
+
+
+def _scaled(grad: Tensor, world: int) -> Tensor:
+    return grad if world == 1 else grad * world
 
 
 def average_gradients(parameters: Sequence[nn.Parameter], world: int) -> None:
