@@ -5,9 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mainspring.clips import NOTHING
 from mainspring.encoders import dilated_block
 from mainspring.encoders.dilated import Dilated
-from mainspring.encoders.dilated_block import Block, DilatedConv, Extent, through
+from mainspring.encoders.dilated_block import Block, DilatedConv, Extent, keep, through
 from mainspring.encoders.units import statistics
 from mainspring.errors import ConfigError, DataError
 
@@ -311,3 +312,37 @@ def test_a_tap_as_a_product_is_the_same_convolution(monkeypatch):
         results.append([out.detach(), *grads])
     for plain, product in zip(*results, strict=True):
         torch.testing.assert_close(product, plain, atol=0.02 * float(plain.abs().max()), rtol=0.02)
+
+
+def test_blocks_in_any_order_keep_padding_to_itself():
+    torch.manual_seed(0)
+    blocks = [Block(5, 5, dilation, False, False).double() for dilation in (8, 1, 16, 2, 8)]
+    extent = Extent.of(torch.arange(6) < torch.tensor([6, 4, 6, 4])[:, None])
+    x = torch.randn(4, 5, 6, dtype=torch.float64)
+    x[1::2, :, 4:] = 0
+    together, apart = (x.clone().requires_grad_() for _ in range(2))
+    one = through(blocks, together, extent)
+    other = apart
+    for block in blocks:
+        other = block(other, extent)
+    torch.testing.assert_close(one, other)
+    assert not one[1::2, :, 4:].any()
+    weights = [weight for block in blocks for weight in block.parameters()]
+    pairs = (
+        torch.autograd.grad(out.square().sum(), [given, *weights])
+        for out, given in ((one, together), (other, apart))
+    )
+    for whole, single in zip(*pairs, strict=True):
+        torch.testing.assert_close(whole, single)
+
+
+def test_kept_steps_and_their_gradients():
+    x = torch.randn(3, 4, 7, dtype=torch.float64, requires_grad=True)
+    steps = torch.tensor([[2, 3, 4], [0, 1, NOTHING], [6, 5, 0]])
+    extent = Extent.of(steps != NOTHING)
+    out = keep(x, steps, extent)
+    for row, wanted in enumerate(steps.tolist()):
+        for place, step in enumerate(wanted):
+            want = torch.zeros(4, dtype=x.dtype) if step == NOTHING else x[row, :, step]
+            assert torch.equal(out[row, :, place], want)
+    torch.autograd.gradcheck(lambda given: keep(given, steps, extent), x)
