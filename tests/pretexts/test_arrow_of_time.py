@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import TinyEncoder, decays, part, read, timeline, train
+from tiny import TinyEncoder, assert_parts_equal_the_whole, decays, read, timeline, train
 
 from mainspring.clips import ClipSpec
 from mainspring.errors import ConfigError
@@ -61,13 +61,7 @@ def test_micro_batches_equal_the_whole_batch():
     batch = read(
         pretext, decays(6, np.random.default_rng(0)), np.arange(6), np.random.default_rng()
     )
-    whole = pretext.encode(encoders, batch)
-    parts = [pretext.encode(encoders, part(batch, rows)) for rows in (slice(0, 4), slice(4, 6))]
-    joined = {name: torch.cat([features[name] for features in parts]) for name in whole}
-    torch.testing.assert_close(
-        pretext.ask(joined, batch.without_samples()).loss,
-        pretext.ask(whole, batch.without_samples()).loss,
-    )
+    assert_parts_equal_the_whole(pretext, encoders, batch)
 
 
 def test_missing_values_leave_a_finite_loss():

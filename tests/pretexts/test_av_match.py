@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import gradients, part
+from tiny import assert_parts_equal_the_whole, gradients
 from torch import nn
 
 from mainspring.clips import NOTHING, ClipSpec, Extent, Timeline
@@ -248,18 +248,7 @@ def test_one_recording_is_no_question(compare, left):
 def test_micro_batches_equal_the_whole_batch(compare):
     pretext, encoders = build(compare=compare), watchers()
     batch = batch_for(pretext)
-    whole, outcome = asked(pretext, encoders, batch)
-    outcome.loss.backward()
-    want = gradients(pretext, *encoders.values())
-    parts = [pretext.encode(encoders, part(batch, rows)) for rows in (slice(0, 2), slice(2, 6))]
-    joined = {name: torch.cat([piece[name] for piece in parts]) for name in whole}
-    facts = batch.without_samples()
-    facts.generator = torch.Generator().manual_seed(4)
-    again = pretext.ask(joined, facts)
-    again.loss.backward()
-    assert again.loss.item() == pytest.approx(outcome.loss.item(), rel=1e-6)
-    for mine, theirs in zip(gradients(pretext, *encoders.values()), want, strict=True):
-        torch.testing.assert_close(mine, theirs)
+    assert_parts_equal_the_whole(pretext, encoders, batch, cut=2)
 
 
 @pytest.mark.parametrize("compare", FORMS)

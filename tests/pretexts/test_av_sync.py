@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import gradients, part
+from tiny import assert_parts_equal_the_whole, gradients
 from torch import nn
 
 from mainspring.clips import ClipSpec, Extent, Timeline
@@ -378,18 +378,7 @@ def test_a_recording_that_stands_twice_is_no_stranger_to_itself():
 def test_micro_batches_equal_the_whole_batch(settings):
     pretext, encoders = build(**settings), watchers()
     batch = batch_for(pretext)
-    whole, outcome = asked(pretext, encoders, batch)
-    outcome.loss.backward()
-    want = gradients(pretext, *encoders.values())
-    parts = [pretext.encode(encoders, part(batch, rows)) for rows in (slice(0, 2), slice(2, 6))]
-    joined = {name: torch.cat([piece[name] for piece in parts]) for name in whole}
-    facts = batch.without_samples()
-    facts.generator = torch.Generator().manual_seed(4)
-    again = pretext.ask(joined, facts)
-    again.loss.backward()
-    assert again.loss.item() == pytest.approx(outcome.loss.item(), rel=1e-6)
-    for mine, theirs in zip(gradients(pretext, *encoders.values()), want, strict=True):
-        torch.testing.assert_close(mine, theirs)
+    assert_parts_equal_the_whole(pretext, encoders, batch, cut=2)
 
 
 @pytest.mark.parametrize("compare", ["fused", "distance"])

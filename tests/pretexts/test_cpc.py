@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import TinyEncoder, part, timeline
+from tiny import TinyEncoder, assert_parts_equal_the_whole, timeline
 
 from mainspring.clips import ClipSpec
 from mainspring.encoders.cpc_series import CpcSeries
@@ -232,14 +232,7 @@ def test_micro_batches_equal_the_whole_batch():
     pretext = build(encoder, steps=4, negatives=12)
     batch = read(pretext, noise([48, 30, 60, 11, 48, 20], missing=0.2), list(range(6)))
     encoders = {"series": encoder}
-    whole = pretext.encode(encoders, batch)
-    parts = [pretext.encode(encoders, part(batch, rows)) for rows in (slice(0, 4), slice(4, 6))]
-    joined = {name: torch.cat([features[name] for features in parts]) for name in whole}
-    losses = []
-    for features in (whole, joined):
-        batch.generator.manual_seed(3)
-        losses.append(pretext.ask(features, batch.without_samples()).loss)
-    torch.testing.assert_close(*losses)
+    assert_parts_equal_the_whole(pretext, encoders, batch)
 
 
 def test_what_cannot_be_is_named():

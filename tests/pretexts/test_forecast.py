@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import TinyEncoder, part, read, timeline
+from tiny import TinyEncoder, assert_parts_equal_the_whole, read, timeline
 
 from mainspring.clips import ClipSpec
 from mainspring.encoders.dilated import Dilated
@@ -204,13 +204,7 @@ def test_micro_batches_equal_the_whole_batch():
     world = walks(6, 60, 2)[..., :1].numpy()
     world[0, 20:50] = np.nan  # so that recordings have unlike numbers of values
     batch = read(pretext, world, np.arange(6), np.random.default_rng(0))
-    whole = pretext.encode(encoders, batch)
-    parts = [pretext.encode(encoders, part(batch, rows)) for rows in (slice(0, 4), slice(4, 6))]
-    joined = {name: torch.cat([features[name] for features in parts]) for name in whole}
-    torch.testing.assert_close(
-        pretext.ask(joined, batch.without_samples()).loss,
-        pretext.ask(whole, batch.without_samples()).loss,
-    )
+    assert_parts_equal_the_whole(pretext, encoders, batch)
 
 
 def test_nothing_observed_at_all_leaves_a_finite_loss():

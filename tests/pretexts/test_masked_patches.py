@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import TinyEncoder, part, read, timeline
+from tiny import TinyEncoder, assert_parts_equal_the_whole, read, timeline
 
 from mainspring.clips import ClipSpec
 from mainspring.encoders.patch_transformer import PatchTransformer
@@ -220,11 +220,7 @@ def test_micro_batches_equal_the_whole_batch(monkeypatch):
     world = np.random.default_rng(0).normal(size=(6, 60, 1)).cumsum(1).astype(np.float32)
     world[0, 20:50] = np.nan  # so that recordings have unlike numbers of values
     batch = read(pretext, world, np.arange(6), np.random.default_rng(0))
-    whole = pretext.encode(encoders, batch)
-    parts = [pretext.encode(encoders, part(batch, rows)) for rows in (slice(0, 4), slice(4, 6))]
-    joined = {name: torch.cat([features[name] for features in parts]) for name in whole}
-    facts = batch.without_samples()
-    torch.testing.assert_close(pretext.ask(joined, facts).loss, pretext.ask(whole, facts).loss)
+    assert_parts_equal_the_whole(pretext, encoders, batch)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import part
+from tiny import assert_parts_equal_the_whole
 from torch import nn
 
 from mainspring.clips import ClipSpec, Extent, Timeline
@@ -268,13 +268,7 @@ def test_silence_and_absence_are_noticed():
 def test_micro_batches_equal_the_whole_batch():
     pretext, encoders = build(), listeners()
     batch, _ = squares(6, 2, np.random.default_rng(0))
-    whole = pretext.encode(encoders, batch)
-    parts = [pretext.encode(encoders, part(batch, rows)) for rows in (slice(0, 4), slice(4, 6))]
-    joined = {name: torch.cat([each[name] for each in parts]) for name in whole}
-    torch.testing.assert_close(
-        pretext.ask(joined, batch.without_samples()).loss,
-        pretext.ask(whole, batch.without_samples()).loss,
-    )
+    assert_parts_equal_the_whole(pretext, encoders, batch)
 
 
 @pytest.mark.parametrize("video_rate", [10.0, 30.0])

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from tiny import TinyEncoder, part, timeline
+from tiny import TinyEncoder, assert_parts_equal_the_whole, timeline
 
 from mainspring.clips import ClipSpec
 from mainspring.encoders import catalog as encoders_known
@@ -245,14 +245,7 @@ def test_hardly_anything_observed_leaves_finite_gradients(world):
 def test_micro_batches_equal_the_whole_batch():
     encoders, pretext = {"series": small()}, build(negatives=3)
     batch = read(pretext, noise([48, 30, 60, 11, 48, 20], missing=0.2), list(range(6)))
-    whole = pretext.encode(encoders, batch)
-    parts = [pretext.encode(encoders, part(batch, rows)) for rows in (slice(0, 4), slice(4, 6))]
-    joined = {name: torch.cat([features[name] for features in parts]) for name in whole}
-    losses = []
-    for features in (whole, joined):
-        batch.generator.manual_seed(3)
-        losses.append(pretext.ask(features, batch.without_samples()).loss)
-    torch.testing.assert_close(*losses)
+    assert_parts_equal_the_whole(pretext, encoders, batch)
 
 
 def test_the_recipe_builds_the_papers_encoder():

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import TinyEncoder, part, timeline
+from tiny import TinyEncoder, assert_parts_equal_the_whole, timeline
 
 from mainspring.clips import ClipSpec
 from mainspring.encoders.cpc_series import CpcSeries
@@ -269,11 +269,7 @@ def test_hardly_anything_observed_leaves_finite_gradients(world):
 def test_micro_batches_equal_the_whole_batch():
     pretext, encoders = build(**STILL), {"series": small(channels=2)}
     batch = read(pretext, noise([48, 30, 60, 11, 48, 20], 2, missing=0.2), list(range(6)))
-    whole = pretext.encode(encoders, batch)
-    parts = [pretext.encode(encoders, part(batch, rows)) for rows in (slice(0, 4), slice(4, 6))]
-    joined = {name: torch.cat([features[name] for features in parts]) for name in whole}
-    losses = [pretext.ask(f, batch.without_samples()).loss for f in (whole, joined)]
-    torch.testing.assert_close(*losses)
+    assert_parts_equal_the_whole(pretext, encoders, batch)
 
 
 def test_other_encoders_serve():

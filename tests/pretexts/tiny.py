@@ -75,6 +75,25 @@ def part(batch: Batch, rows: slice) -> Batch:
     return Batch(streams, batch.recording[rows], batch.generator)
 
 
+def assert_parts_equal_the_whole(
+    pretext: Pretext, encoders: dict[str, Encoder], batch: Batch, cut: int = 4
+) -> None:
+    """Features of two micro-batches brought together give the loss of the whole batch, and its
+    gradients."""
+    modules, results = [pretext, *encoders.values()], []
+    for parts in ([batch], [part(batch, slice(cut)), part(batch, slice(cut, None))]):
+        features = [pretext.encode(encoders, each) for each in parts]
+        joined = {name: torch.cat([each[name] for each in features]) for name in features[0]}
+        facts = batch.without_samples()
+        facts.generator = torch.Generator().manual_seed(3)
+        loss = pretext.ask(joined, facts).loss
+        weights = [w for module in modules for w in module.parameters() if w.requires_grad]
+        results.append([loss, *torch.autograd.grad(loss, weights, materialize_grads=True)])
+    assert any(grad.any() for grad in results[0][1:])
+    for whole, joint in zip(*results, strict=True):
+        torch.testing.assert_close(joint, whole, rtol=1e-4, atol=1e-5)
+
+
 def train(
     pretext: Pretext, encoder: Encoder, world: np.ndarray, steps: int, size: int = 32
 ) -> dict[str, float]:
