@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
@@ -107,10 +108,9 @@ class Extent(NamedTuple):
     def of(cls, present: Bool[Tensor, "n time"]) -> Extent:
         """What `present` says. A few groups of rows that end together, such as one of two crops of
         each series, are cheaper to clear than single cells."""
-        time = present.shape[1]
-        lengths = present.sum(1)
-        steps = torch.arange(time, device=present.device)
-        if not bool((present == (steps < lengths[:, None])).all()):
+        there, time = present.cpu().numpy(), present.shape[1]
+        lengths = there.sum(1)
+        if not (there == (np.arange(time) < lengths[:, None])).all():
             return cls(time, (), present[:, :, None])
         ends = lengths.tolist()
         tails = [(rows, ends[rows.start]) for rows in _alike(ends)]

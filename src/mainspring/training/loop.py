@@ -15,10 +15,9 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from mainspring.encoders import precision
@@ -33,6 +32,9 @@ from mainspring.training.progress import Alarms, Log, line
 from mainspring.training.run import Run
 from mainspring.training.settings import Settings
 from mainspring.training.step import learn
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 MOST_FAILING = 0.5
 HELD_SAMPLES = 512
@@ -69,6 +71,8 @@ class Finished:
 
 def open_fabric(settings: Settings) -> Fabric:
     """Device and processes: a GPU where there is one, every process that torchrun started."""
+    from lightning_fabric import Fabric  # a second or two, which what does not train is spared
+
     world = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     fabric = Fabric(

@@ -138,19 +138,20 @@ class TS2Vec(Pretext):
         )
         # Both crops of a series follow each other, so that every layer is computed once.
         shared, whole = b1 - a2, samples.shape[1]
-        begin = torch.tensor([a1, a2], device=samples.device)
-        stop = torch.tensor([b1, b2], device=samples.device)
-        step = torch.arange(self.rounded(max(b1 - a1, b2 - a2)), device=samples.device)
-        place = ((offsets + begin)[:, :, None] + step).flatten(0, 1).clamp(max=whole - 1)
-        within = (step < (stop - begin)[:, None]).repeat(len(batch), 1)
-        views = samples.repeat_interleave(2, 0).gather(
-            1, place[:, :, None].expand(-1, -1, samples.shape[2])
-        )
-        there = present.repeat_interleave(2, 0).gather(1, place) & within
+        begin, stop = np.array([a1, a2]), np.array([b1, b2])
+        step = np.arange(self.rounded(max(b1 - a1, b2 - a2)))
+        place = ((offsets.cpu().numpy() + begin)[:, :, None] + step).clip(max=whole - 1)
+        place += whole * np.arange(len(batch))[:, None, None]
+        rows = torch.from_numpy(place.reshape(-1)).to(samples.device)
+        within = np.tile(step < (stop - begin)[:, None], (len(batch), 1))
+        there = present.flatten()[rows].view(within.shape)
+        there &= torch.from_numpy(within).to(samples.device)
+        views = samples.flatten(0, 1)[rows].unflatten(0, within.shape)
         hidden = self.hide(encoder, views, there, batch.generator)
-        step = torch.arange(self.rounded(shared), device=samples.device)
-        only = torch.where(step < shared, step + (a2 - begin)[:, None], NOTHING)
-        tokens = encoder.trunk(hidden, there, only.repeat(len(batch), 1))
+        step = np.arange(self.rounded(shared))
+        only = np.where(step < shared, step + (a2 - begin)[:, None], NOTHING)
+        kept = torch.from_numpy(np.tile(only, (len(batch), 1))).to(samples.device)
+        tokens = encoder.trunk(hidden, there, kept)
         pairs = tokens.unflatten(0, (len(batch), 2))[:, :, :shared]
         return {"pairs": pairs, "present": there[1::2, :shared]}
 
