@@ -52,6 +52,7 @@ def test_spread_is_one_for_isotropic_noise_and_zero_when_collapsed() -> None:
     )
     assert feature_spread(torch.ones(10, 4)) == pytest.approx(0, abs=1e-12)
     assert math.isnan(feature_spread(torch.full((2, 2), float("nan"))))
+    assert math.isnan(feature_spread(torch.tensor([[1.0, float("inf")], [0.0, 1.0]])))
 
 
 def test_spread_by_hand() -> None:

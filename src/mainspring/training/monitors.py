@@ -46,6 +46,8 @@ def feature_spread(embeddings: Float[Tensor, "n dim"]) -> float:
         The spread; NaN for non-finite embeddings.
     """
     values = _exact(embeddings)
+    if not np.isfinite(values).all():
+        return float("nan")
     unit = values / np.linalg.norm(values, axis=1, keepdims=True).clip(min=1e-12)
     return float(unit.std(axis=0).mean() * values.shape[1] ** 0.5)
 
