@@ -105,6 +105,8 @@ def span(length: int, stride: float) -> int:
 
 def regular(start: float, length: int, stride: float = 1) -> Positions:
     """A clip at a regular, possibly fractional, stride: round(start + stride * [0 .. length))."""
+    if isinstance(start, int) and isinstance(stride, int):
+        return np.arange(start, start + length * stride, stride, dtype=np.int64)
     return np.floor(start + stride * np.arange(length) + 0.5).astype(np.int64)
 
 

@@ -98,17 +98,18 @@ class _Hierarchy(torch.autograd.Function):
                 (pairs, upper), (levels[:1], levels[1:]), grads, strict=True
             ):
                 if some:
-                    loss += contrast(_by_moment(vectors, some, grad), instance, cells)
+                    loss += contrast(_by_moment(vectors, some, grad), instance / len(levels), cells)
         at = 0
         for depth, level in enumerate(levels[:-1]):
             time, grad = level.pairs.shape[2], grads[min(depth, 1)]
             mine = grad if depth == 0 or grad is None else grad.narrow(2, at, time)
             if instance < 1 and depth >= unit:
-                loss += contrast(_by_series(level, mine), 1 - instance, cells, coarse)
+                weight = (1 - instance) / len(levels)
+                loss += contrast(_by_series(level, mine), weight, cells, coarse)
             at += time if depth else 0
         if grads[0] is not None and grads[1] is not None:
-            ctx.save_for_backward(_descended(levels, grads[0], grads[1]).div_(len(levels)))
-        return loss / len(levels)
+            ctx.save_for_backward(_descended(levels, grads[0], grads[1]))
+        return loss
 
     @staticmethod
     @once_differentiable

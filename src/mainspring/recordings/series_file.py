@@ -173,10 +173,7 @@ class SeriesFile:
         last = int(self.stops[index])
         begin = min(first + max(start, 0), last)
         end = last if stop is None else max(begin, min(first + stop, last))
-        with np.errstate(over="ignore"):
-            rows = np.array(self.values[begin:end], dtype=np.float32)
-        rows[np.isinf(rows)] = np.nan
-        return rows
+        return self._exact(slice(begin, end))
 
     def at(
         self, index: int, steps: Int64[np.ndarray, "step"]
@@ -184,11 +181,22 @@ class SeriesFile:
         """Single rows of one series; NaN past its end. Only they are read."""
         first = int(self.starts[index])
         there = steps < int(self.stops[index]) - first
+        if there.all():
+            return self._exact(first + steps)
         out = np.full((len(steps), self.values.shape[1]), np.nan, np.float32)
-        with np.errstate(over="ignore"):
-            out[there] = self.values[first + steps[there]]
-        out[np.isinf(out)] = np.nan
+        out[there] = self._exact(first + steps[there])
         return out
+
+    def _exact(self, which: slice | Int64[np.ndarray, "row"]) -> Float32[np.ndarray, "row channel"]:
+        """A copy of some rows; infinite values count as missing."""
+        mapped = self.values
+        rows = mapped[which] if isinstance(mapped, RowGroups) else np.asarray(mapped)[which]
+        if rows.dtype != np.float32:
+            with np.errstate(over="ignore"):
+                rows = rows.astype(np.float32)
+        rows = np.array(rows)
+        rows[np.isinf(rows)] = np.nan
+        return rows
 
 
 def one(

@@ -29,7 +29,9 @@ def effective_rank(embeddings: Float[Tensor, "n dim"]) -> float:
     values = _exact(embeddings)
     if not np.isfinite(values).all():
         return float("nan")
-    singular = np.linalg.svd(values - values.mean(0), compute_uv=False)
+    centred = values - values.mean(0)
+    products = centred @ centred.T if len(values) < values.shape[1] else centred.T @ centred
+    singular = np.sqrt(np.linalg.eigvalsh(products).clip(min=0))  # sooner than those of `centred`
     if np.square(singular).sum() <= 1e-12 * np.square(values).sum():
         return 0.0
     share = singular[singular > 0] / singular.sum()
