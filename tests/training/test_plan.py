@@ -110,3 +110,34 @@ def test_long_whole_recordings_are_encoded_in_parts():
     made = plan.make_plan(wide, api.catalogue(long))
     assert made.settings.parts == 3
     assert any("3 parts" in note for note in made.notes)
+
+
+def test_series_need_no_cache(tmp_path):
+    planned_series = settle({"data": "mem", "pretext": "ts2vec"})
+    made = plan.make_plan(planned_series, api.catalogue(np.zeros((8, 30, 1), np.float32)))
+    assert made.cached == (False, 0)
+    assert not (tmp_path / "cache" / "mainspring" / "decoded").exists()
+
+
+def test_a_cache_that_cannot_be_written_is_kept_among_temporary_files(
+    sounds, tmp_path, monkeypatch
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.warns(UserWarning, match=r"Nothing can be written to .*file/mainspring.*XDG_CACHE"):
+        folder = plan.default_cache()
+    assert folder.parent == tmp_path
+    with pytest.warns(UserWarning, match="XDG_CACHE_HOME"):
+        made = planned(sounds, "arrow_of_time")
+    assert made.cached[0]
+    assert made.reader.cache is not None
+    assert str(made.reader.cache.folder).startswith(str(folder))
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "expanduser", _homeless)
+    with pytest.warns(UserWarning, match="~/.cache"):
+        assert plan.default_cache() == folder
+
+
+def _homeless(path: Path) -> Path:
+    raise RuntimeError("Could not determine home directory.")

@@ -254,8 +254,10 @@ def reader_for(saved: Saved, found: Catalogue) -> Reader:
 
 def reader_of(clips: Mapping[str, ClipSpec], found: Catalogue) -> Reader:
     """The same for several streams."""
-    cache = Cache(default_cache() / "decoded", int(Loading().cache_gb * 1e9))
     channels = channels_of(found) if "series" in clips else 0
+    if not clips.keys() & {"video", "audio"}:
+        return Reader(clips, channels=channels)
+    cache = Cache(default_cache() / "decoded", int(Loading().cache_gb * 1e9))
     return Reader(clips, cache if cache.fits(found, clips)[0] else None, channels=channels)
 
 

@@ -6,7 +6,10 @@ Whatever the user left open is chosen here, from the data, and said in `notes`.
 from __future__ import annotations
 
 import dataclasses
+import getpass
 import os
+import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -349,15 +352,17 @@ def _hold_out(usable: Catalogue, settings: Settings) -> tuple[Catalogue, Catalog
 def _cache(
     settings: Settings, usable: Catalogue, clips: dict[str, ClipSpec], notes: list[str]
 ) -> tuple[Reader, tuple[bool, int]]:
-    """A reader with a cache where the decoded recordings fit the budget."""
+    """A reader with a cache where the decoded recordings fit the budget. Where nothing is decoded,
+    or nothing may be kept, no folder is made."""
     budget = int(settings.loading.cache_gb * 1e9)
-    folder = Path(settings.loading.cache or default_cache() / "decoded")
-    cache = Cache(folder, budget)
     channels = streams_of.channels_of(usable) if "series" in clips else 0
+    if not budget or not clips.keys() & {"video", "audio"}:
+        return Reader(clips, channels=channels), (False, 0)
+    cache = Cache(Path(settings.loading.cache or default_cache() / "decoded"), budget)
     fits, size = cache.fits(usable, clips)
     if fits and size:
         return Reader(clips, cache, channels=channels), (True, size)
-    if size and budget:
+    if size:
         notes.append(
             f"Decoded, the recordings would take {size / 1e9:.1f} GB, more than the cache's "
             f"{settings.loading.cache_gb:g} GB: they are decoded as they are needed."
@@ -366,9 +371,26 @@ def _cache(
 
 
 def default_cache() -> Path:
-    """Where decoded samples and facts about files are kept between runs."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "mainspring"
+    """Where decoded samples and facts about files are kept between runs: XDG_CACHE_HOME or
+    ~/.cache, or where nothing can be written there, as in many containers, a folder of the user's
+    own among temporary files."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        usual = Path(base).expanduser() / "mainspring"
+        usual.mkdir(parents=True, exist_ok=True)
+        if os.access(usual, os.W_OK):
+            return usual
+    except (OSError, RuntimeError):  # no home at all is a RuntimeError
+        pass
+    owner = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
+    other = Path(tempfile.gettempdir()) / f"mainspring-{owner}"
+    other.mkdir(mode=0o700, exist_ok=True)
+    warnings.warn(
+        f"Nothing can be written to {base}/mainspring; what is decoded is kept in {other}. Set "
+        "XDG_CACHE_HOME to a folder that lasts.",
+        stacklevel=2,
+    )
+    return other
 
 
 def describe(plan: Plan) -> dict[str, Any]:
