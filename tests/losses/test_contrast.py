@@ -382,6 +382,12 @@ def test_collapsed_embeddings_score_nothing():
     assert general.loss.item() == pytest.approx(math.log(7), rel=1e-5)
 
 
+@pytest.mark.parametrize("count", [2, 5, 16, 33, 128])
+def test_the_rounding_of_collapsed_embeddings_is_no_right_answer(count):
+    same = torch.randn(1, 128, generator=torch.Generator().manual_seed(1)).expand(count, -1)
+    assert info_nce(same, same, same, ~torch.eye(count, dtype=torch.bool), TAU).accuracy == 0
+
+
 def test_without_negatives_there_is_nothing_to_learn():
     query = torch.randn(3, 4, requires_grad=True)
     result = info_nce(query, torch.randn(3, 4), torch.zeros(2, 4), torch.zeros(3, 2).bool(), TAU)

@@ -209,6 +209,13 @@ def test_calling_every_step_broken_is_at_chance():
     assert float(outcome.metrics["f1"]) == pytest.approx(float(outcome.metrics["f1_everything"]))
 
 
+def test_without_a_broken_step_there_is_no_answer_of_the_place():
+    pretext, kind = build(), torch.zeros(3, dtype=torch.int64)
+    batch = batch_of(waves(3), kind, torch.full((3,), TIME))
+    outcome = pretext({"series": encoder()}, batch)
+    assert set(outcome.answers) == {"kind"}
+
+
 def test_nothing_observed_at_all_leaves_a_finite_loss():
     pretext = build()
     world = np.full((4, TIME, 2), np.nan, dtype=np.float32)
@@ -216,6 +223,7 @@ def test_nothing_observed_at_all_leaves_a_finite_loss():
     outcome = pretext({"series": encoder()}, batch)
     outcome.loss.backward()
     assert float(outcome.loss.detach()) == 0
+    assert outcome.answers == {}
     assert all(value.isfinite() for value in outcome.metrics.values())
 
 

@@ -397,6 +397,14 @@ def test_settings_that_cannot_be_meant_are_named():
         build(every=3)
     with pytest.raises(ConfigError, match="multiple of heads"):
         build(width=34)
+    with pytest.raises(ConfigError, match="multiple of heads, 0"):
+        build(heads=0)
+    with pytest.raises(ConfigError, match=r"dropout 1\.5"):
+        build(dropout=1.5)
+    with pytest.raises(ConfigError, match=r"temperature -0\.1"):
+        build(temperature=-0.1)
+    with pytest.raises(ConfigError, match="final 0"):
+        build(final=0)
     with pytest.raises(ConfigError, match="needs video and audio together, not video alone"):
         AvHubert({"video": CLIPS["video"]}, {"video": 8}, 10, AvHubertConfig())
     with pytest.raises(ConfigError, match=r"clip\.video\.rate"):

@@ -214,6 +214,7 @@ def test_nothing_observed_at_all_leaves_a_finite_loss():
     outcome = pretext({"series": Dilated(1, 8, 2, 32)}, batch)
     outcome.loss.backward()
     assert float(outcome.loss.detach()) == 0
+    assert outcome.answers == {}
 
 
 # -- learning -------------------------------------------------------------------------------------

@@ -273,6 +273,7 @@ def test_nothing_observed_at_all_leaves_a_finite_loss():
     outcome = pretext({"series": encoder(1)}, batch)
     outcome.loss.backward()
     assert float(outcome.loss.detach()) == 0
+    assert outcome.answers == {}
 
 
 def test_what_cannot_be_is_named():

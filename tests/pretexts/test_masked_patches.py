@@ -67,7 +67,7 @@ def test_a_window_lies_anywhere_and_short_recordings_are_padded():
     assert starts == {0, 1, 2, 3}
     short = pretext.draw(timeline(30), np.random.default_rng(0))["series"].clips[0]
     assert short.tolist() == [*range(0, 30, 2)] + [-1] * 33
-    assert pretext.needs("series") == 2
+    assert pretext.needs("series") == 3  # at stride 2, two samples
 
 
 def test_papers_window_hides_17_of_42_patches_of_each_channel():
@@ -230,6 +230,7 @@ def test_nothing_observed_at_all_leaves_a_finite_loss(channels):
     outcome = pretext({"series": encoder}, read(pretext, world, np.arange(3), rng()))
     outcome.loss.backward()
     assert float(outcome.loss.detach()) == 0
+    assert outcome.answers == {}
     assert all(p.grad is None or p.grad.isfinite().all() for p in encoder.parameters())
 
 

@@ -251,6 +251,7 @@ def test_next_to_nothing_heard_is_no_loss_and_no_error(heard, background):
     outcome.loss.backward()
     assert outcome.loss.isfinite()
     assert made["places"].grad.isfinite().all()
+    assert bool(outcome.answers) == bool(heard)
     if not background:
         assert outcome.loss == 0
 
@@ -355,6 +356,8 @@ def test_settings_out_of_range_are_named():
         build(pool="trymap")
     with pytest.raises(ConfigError, match="temperature 0"):
         build(temperature=0)
+    with pytest.raises(ConfigError, match="apart is 0"):
+        build(apart=0.0)
 
 
 def test_a_tie_with_another_is_no_right_answer():

@@ -297,6 +297,10 @@ def test_settings_that_contradict_each_other_are_named():
         build(transformations=("rotation",))
     with pytest.raises(ConfigError, match="Did you mean 'queue'"):
         build(negatives="que")
+    with pytest.raises(ConfigError, match=r"tasks is -1.0, .* must not be negative"):
+        build(tasks=-1.0)
+    with pytest.raises(ConfigError, match="width 0"):
+        build(width=0)
     with pytest.raises(ConfigError, match="even number"):
         build(odd_clips=3)
 

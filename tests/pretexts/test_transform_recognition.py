@@ -199,6 +199,7 @@ def test_nothing_observed_at_all_leaves_a_finite_loss():
     )
     outcome.loss.backward()
     assert float(outcome.loss.detach()) == 0
+    assert outcome.answers == {}
 
 
 def test_micro_batches_hold_their_own_rows():

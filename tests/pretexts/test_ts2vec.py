@@ -39,6 +39,13 @@ def series(n=4, time=20, channels=1, seed=0):
     return torch.randn(n, time, channels, generator=torch.Generator().manual_seed(seed))
 
 
+def test_a_recording_holds_two_steps_at_any_stride():
+    strided = TS2Vec({"series": ClipSpec(20, stride=4)}, {"series": 6}, 4, TS2VecConfig())
+    assert strided.needs("series") == 5
+    clip = strided.draw(Timeline({"series": Extent(5, 1.0)}), np.random.default_rng(0))["series"]
+    assert (clip.clips >= 0).sum() == 2
+
+
 # -- crops ----------------------------------------------------------------------------------------
 
 

@@ -258,6 +258,8 @@ def test_a_window_lies_anywhere_and_short_recordings_are_padded():
     short = pretext.draw(timeline(20), np.random.default_rng(0))["series"].clips[0]
     assert short.tolist() == [*range(20)] + [-1] * 12
     assert pretext.needs("series") == 2
+    strided = Vae({"series": ClipSpec(32, stride=3)}, {"series": 32}, 10, VaeConfig())
+    assert strided.needs("series") == 4
 
 
 def test_padding_and_missing_values_have_no_influence():
@@ -305,6 +307,7 @@ def test_nothing_observed_at_all_leaves_a_finite_loss():
     outcome = pretext({"series": encoder}, read(pretext, world, np.arange(3), rng()))
     outcome.loss.backward()
     assert float(outcome.loss.detach()) == 0
+    assert outcome.answers == {}
     assert all(value.isfinite() for value in outcome.metrics.values())
     weights = [*pretext.parameters(), *encoder.parameters()]
     assert all(p.grad is None or p.grad.isfinite().all() for p in weights)

@@ -37,6 +37,11 @@ __all__ = [
 ]
 
 
+TIE = 1e-5
+"""Cosines nearer than this are equal but for rounding: right and wrong ones come of sums in
+different orders, and collapsed embeddings must not win by their last digits."""
+
+
 class Contrasted(NamedTuple):
     """What comparing views with each other yields.
 
@@ -135,7 +140,7 @@ def info_nce(
     wrong = _cosines(queries, negatives) / temperature
     wrong = wrong.masked_fill(~allowed, -torch.inf)
     total = torch.cat([right[:, None], wrong], 1).logsumexp(1)
-    beaten = (right[:, None] > wrong).all(1)
+    beaten = (right[:, None] - TIE / temperature > wrong).all(1)
     chance = (1 / (1 + allowed.sum(1))).mean().item()
     return InfoNCE((total - right).mean(), beaten.float().mean(), chance)
 

@@ -38,9 +38,15 @@ class Fusion(nn.Module):
         super().__init__()
         if how not in HOW:
             raise unknown("fusion", how, HOW)
-        if width % 2 or width % heads:
+        if min(width, heads) < 1 or width % 2 or width % heads:
             raise ConfigError(
-                f"width is {width}; it must be even and a multiple of heads, {heads}."
+                f"width is {width}; it must be even and a multiple of heads, {heads}, and both "
+                "must be positive."
+            )
+        if layers < 0 or not 0 <= dropout < 1:
+            raise ConfigError(
+                f"layers is {layers} and dropout {dropout}; both must be at least 0, and dropout "
+                "below 1."
             )
         self.side_by_side = how == "concat"
         self.project = nn.ModuleDict({s: nn.Linear(dims[s], width) for s in sorted(dims)})
@@ -82,10 +88,18 @@ class Codebook(nn.Module):
         width: Of a frame o.
         final: Of the space in which they are compared.
         temperature: tau.
+
+    Raises:
+        ConfigError: If there is no such space or temperature.
     """
 
     def __init__(self, count: int, width: int, final: int, temperature: float) -> None:
         super().__init__()
+        if min(width, final) < 1 or temperature <= 0:
+            raise ConfigError(
+                f"width is {width}, final {final} and temperature {temperature}; all three must be "
+                "positive."
+            )
         self.temperature = temperature
         self.project = nn.Linear(width, final)
         self.words = nn.Parameter(torch.randn(count, final))

@@ -286,6 +286,11 @@ def _parts(config: TacoConfig, stream: str) -> list[tuple[Transformation, slice]
     Raises:
         ConfigError: If settings contradict each other or name what there is not.
     """
+    if min(config.tasks, config.contrast) < 0 or min(config.width, config.hidden) < 1:
+        raise ConfigError(
+            f"tasks is {config.tasks}, contrast {config.contrast}, width {config.width} and hidden "
+            f"{config.hidden}; weights must not be negative, and widths must be at least 1."
+        )
     if not config.tasks and not config.contrast:
         raise ConfigError("tasks and contrast are both 0, so nothing is asked. Raise one of them.")
     if not config.transformations and not config.contrast:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from mainspring.clips import NOTHING, ClipSpec, Draw, Timeline, excerpt
+from mainspring.clips import NOTHING, ClipSpec, Draw, Timeline, excerpt, span
 from mainspring.encoders.dilated import Dilated
 from mainspring.encoders.encoder import Encoder
 from mainspring.errors import ConfigError
@@ -110,7 +110,7 @@ class TS2Vec(Pretext):
 
     def needs(self, stream: str) -> int:
         """Two steps: with one there is no other moment."""
-        return 2
+        return span(2, self.clips[stream].stride)
 
     def attach(self, encoders: Mapping[str, Encoder]) -> None:
         """Makes sure of an encoder whose tokens are time steps."""

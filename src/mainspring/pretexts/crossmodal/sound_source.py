@@ -115,6 +115,11 @@ class SoundSource(AudioVisual):
                 f"positive temperature, not clips {config.clips}, width {config.width}, apart "
                 f"{config.apart}, temperature {config.temperature}."
             )
+        if config.within and config.clips > 1 and not config.apart:
+            raise ConfigError(
+                "apart is 0, so that two clips of a recording can be the same one and each a "
+                "negative of itself. Set apart above 0, within to false, or clips to 1."
+            )
         if config.pool not in POOLS:
             raise unknown("pool", config.pool, POOLS)
         self.change = content_change("video", clips["video"], config.flip, config.jitter)
@@ -178,12 +183,13 @@ class SoundSource(AudioVisual):
         if self.config.within:
             allowed = torch.ones_like(allowed)
         allowed = allowed.fill_diagonal_(True)
-        chance = float((1 / allowed.sum(1)).mean()) if len(own) else 1.0
+        chance = float((1 / allowed.sum(1)).mean())
         loss, answers = places.sum() * 0.0, {}
         for name, rows in {"sound": scores, "picture": scores.T}.items():
             part, accuracy = choose_own(rows, allowed, other)
             loss = loss + part / 2
-            answers[name] = Answer(accuracy, chance)
+            if len(own):
+                answers[name] = Answer(accuracy, chance)
         largest = own.detach().amax(1) if len(own) else own.detach().new_zeros(1)
         return Outcome(
             loss=loss,

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mainspring.augment.audio import normal
-from mainspring.clips import ClipSpec, Draw, Timeline, excerpt
+from mainspring.clips import ClipSpec, Draw, Timeline, excerpt, span
 from mainspring.encoders.encoder import Encoder
 from mainspring.encoders.units import statistics
 from mainspring.errors import ConfigError, unknown
@@ -129,7 +129,8 @@ class Vae(Pretext):
 
     def needs(self, stream: str) -> int:
         """Two samples: what is shorter than the window is padded."""
-        return min(2, self.clips[stream].span)
+        spec = self.clips[stream]
+        return span(min(2, spec.length), spec.stride)
 
     def attach(self, encoders: Mapping[str, Encoder]) -> None:
         """Builds the decoder, which gives all values of a window at once.
@@ -202,10 +203,13 @@ class Vae(Pretext):
             "skill": 1 - mse / level.clamp(min=1e-12),
             **{f"kl_{unit:02d}": value for unit, value in enumerate(each)},
         }
-        right = (nearest(values, asked, features["restored"]) & (cells > 0)).float().sum() / count
+        answers = {}
+        if known.any():
+            right = nearest(values, asked, features["restored"]) & (cells > 0)
+            answers["recognised"] = Answer(right.float().sum() / count, 1 / len(mean))
         return Outcome(
             loss=loss,
-            answers={"recognised": Answer(right, 1 / len(mean))},
+            answers=answers,
             metrics={name: value.detach() for name, value in metrics.items()},
             embedding=features["embedding"].detach(),
         )

@@ -201,10 +201,12 @@ class Impute(Pretext):
             level = total[naive] / cells
             metrics[f"mse_{naive}"] = level
             metrics[f"skill_{naive}"] = 1 - mse / level.clamp(min=1e-12)
-        accuracy = total["right"] / total["moved"].clamp(min=1)
+        answers = {}
+        if total["moved"] > 0:
+            answers["side"] = Answer((total["right"] / total["moved"]).detach(), 0.5)
         return Outcome(
             loss=mse,
-            answers={"side": Answer(accuracy.detach(), 0.5)},
+            answers=answers,
             metrics={name: value.detach() for name, value in metrics.items()},
             embedding=features["embedding"].detach(),
         )

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from mainspring.clips import ClipSpec, Draw, Timeline, excerpt
+from mainspring.clips import ClipSpec, Draw, Timeline, excerpt, span
 from mainspring.encoders.encoder import Encoder
 from mainspring.encoders.patch_transformer import Patches, PatchTransformer, Seen, Tokens
 from mainspring.errors import ConfigError, unknown
@@ -98,7 +98,8 @@ class MaskedPatches(Pretext):
 
     def needs(self, stream: str) -> int:
         """Two samples: what is shorter than the window is padded."""
-        return min(2, self.clips[stream].span)
+        spec = self.clips[stream]
+        return span(min(2, spec.length), spec.stride)
 
     def attach(self, encoders: Mapping[str, Encoder]) -> None:
         """Builds the head and, if wanted, the learned mask.
@@ -170,9 +171,12 @@ class MaskedPatches(Pretext):
             level = total[naive] / cells
             metrics[f"mse_{naive}"] = level
             metrics[f"skill_{naive}"] = 1 - loss.detach() / level.clamp(min=1e-12)
+        answers = {}
+        if total["apart"] > 0:
+            answers["side"] = Answer((total["right"] / total["apart"]).detach(), 0.5)
         return Outcome(
             loss=loss,
-            answers={"side": Answer(total["right"] / total["apart"].clamp(min=1), 0.5)},
+            answers=answers,
             metrics={name: value.detach() for name, value in metrics.items()},
             embedding=features["embedding"].detach(),
         )

@@ -233,12 +233,14 @@ class AnomalyInjection(Pretext):
             mine = asked * (kind == index)
             if mine.any():
                 metrics[f"accuracy_{name}"] = right[mine > 0].mean()
+        answers = {}
+        if asked.any():
+            answers["kind"] = Answer((right.sum() / count).detach(), 1 / len(self.names))
+        if total["broken_steps"] > 0 and total["sound_steps"] > 0:
+            answers["place"] = Answer(balanced.detach(), 0.5)
         return Outcome(
             loss=what + self.config.place * where,
-            answers={
-                "kind": Answer((right.sum() / count).detach(), 1 / len(self.names)),
-                "place": Answer(balanced.detach(), 0.5),
-            },
+            answers=answers,
             metrics={name: value.detach() for name, value in metrics.items()},
             embedding=features["embedding"].detach(),
         )

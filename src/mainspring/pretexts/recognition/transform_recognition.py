@@ -205,9 +205,12 @@ class TransformRecognition(Pretext):
             if mine.any():
                 metrics[f"accuracy_{name}"] = right[mine > 0].mean()
         count = asked.sum().clamp(min=1)
+        answers = {}
+        if asked.any():
+            answers["change"] = Answer((right.sum() / count).detach(), 1 / len(self.names))
         return Outcome(
             loss=(losses * asked).sum() / count,
-            answers={"change": Answer((right.sum() / count).detach(), 1 / len(self.names))},
+            answers=answers,
             metrics=metrics,
             embedding=features["embedding"].detach(),
         )
