@@ -85,6 +85,29 @@ def test_a_wrong_pretext_is_suggested(capsys, series, tmp_path):
     assert "Did you mean 'forecast'" in said
 
 
+def test_a_config_that_cannot_be_read(capsys, tmp_path):
+    assert "Is a directory" in fails(capsys, "search", "r", "q", "--config", str(tmp_path), code=2)
+    path = tmp_path / "latin.toml"
+    path.write_bytes('stream = "s\xe9rie"'.encode("latin-1"))
+    assert "is no TOML" in fails(capsys, "search", "r", "q", "--config", str(path), code=2)
+
+
+@pytest.mark.parametrize(
+    ("verb", "line", "wanted"),
+    [
+        ("search", 'k = "ten"', "k is 'ten', where int was expected"),
+        ("embed", "hop = true", "hop is True, where float | None was expected"),
+        ("forecast", "parts = [0.5, 0.5]", "parts is (0.5, 0.5), where tuple[float, float, float]"),
+        ("forecast", 'quick = "no"', "quick is 'no', where bool was expected"),
+        ("forecast", "horizons = 24", "horizons is 24, where tuple[int, ...] was expected"),
+    ],
+)
+def test_a_config_value_of_another_type_is_refused(capsys, tmp_path, verb, line, wanted):
+    path = tmp_path / "c.toml"
+    path.write_text(line)
+    assert wanted in fails(capsys, verb, "run", "data", "--config", str(path), code=2)
+
+
 def test_a_wrong_setting_is_suggested(capsys, series, tmp_path):
     config = tmp_path / "c.toml"
     config.write_text("[optimiser]\nlearning_rat = 1\n")
@@ -175,6 +198,23 @@ def test_the_whole_path_on_series(capsys, series, tmp_path):
     hits = json.loads(capsys.readouterr().out)["hits"]
     assert len(hits) == 3
     assert hits[0]["score"] >= hits[1]["score"]
+
+
+def test_a_run_that_was_moved_is_searched(capsys, series, tmp_path, monkeypatch):
+    run = trained(series, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    main(["embed", run.name, str(series)])
+    (tmp_path / "away").mkdir()
+    run.rename(tmp_path / "away" / "moved")
+    monkeypatch.chdir(tmp_path / "away")
+    capsys.readouterr()
+    main(["search", "moved", str(series / "a0.npy"), "--k", "2"])
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    fails(capsys, "search", "moved", str(series / "a0.npy"), "--k", "0", code=2)
+    assert "no seeds" in fails(capsys, "probe", "moved", str(series), "--seeds", "0", code=2)
+    assert "batch is 0" in fails(
+        capsys, "embed", "moved", str(series), "--batch", "0", "--hop", "9", code=2
+    )
 
 
 def test_a_run_without_encoder_or_embeddings_says_what_to_do(capsys, series, tmp_path):

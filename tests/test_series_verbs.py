@@ -16,7 +16,9 @@ from mainspring import cli
 from mainspring.api import anomalies, classes, forecasts
 from mainspring.api.series import vectors_of
 from mainspring.cli import main
+from mainspring.clips import ClipSpec
 from mainspring.encoders.patch_transformer import PatchTransformer
+from mainspring.evaluate.calendar import calendar_features
 from mainspring.evaluate.forecasting import chronological
 from mainspring.evaluate.patch_forecast import patch_forecast
 from mainspring.recordings import series as files
@@ -211,6 +213,25 @@ def test_a_run_on_the_same_data_is_noted(long, tmp_path):
     assert np.isfinite(found.arms["trained"][6].mse)
 
 
+def test_a_calendar_follows_spans_and_stride(tmp_path):
+    hours = np.datetime64("2020-01-01T00:00:00") + np.arange(200).astype("timedelta64[h]")
+    lines = [f"{str(hour).replace('T', ' ')},1" for hour in hours]
+    (tmp_path / "a.csv").write_text("date,x\n" + "\n".join(lines) + "\n")
+    (tmp_path / "m.csv").write_text(f"uri,start,end\na.csv,{50 * 3600},{110 * 3600}\n")
+    found = ms.catalogue(tmp_path / "m.csv")
+    told = forecasts._calendar(found, ClipSpec(length=10, stride=2), 30, slice(0, 20))
+    expected = calendar_features(hours[50:110:2], slice(0, 20))
+    np.testing.assert_allclose(told[0], expected, atol=1e-6)
+
+
+def test_numbers_of_steps_are_checked(capsys, run, long, pumps):
+    for words in (["--horizons", 0], ["--horizons", 6, "--period", 0]):
+        assert "at least 1" in fails(capsys, "forecast", run, long, *words, code=2)
+    for flag in ("--past", "--delay", "--difference"):
+        assert "negative" in fails(capsys, "anomaly", run, pumps[0], flag, -1, code=2)
+    assert said(capsys, "anomaly", run, pumps[0], "--past", 0)["steps"] == 300
+
+
 def test_moments_of_a_table_with_absent_rows(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("date,x\n2020-01-01 00:00,1\n2020-01-01 01:00,2\n2020-01-01 04:00,3\n"
@@ -358,6 +379,20 @@ def test_clusters_choose_k_alike_and_take_labels_from_a_file(capsys, run, labell
     text = (tmp_path / "c.csv").read_text()
     assert ",x" in text
     assert "k must lie" in fails(capsys, *words, "--k", 99, code=2)
+
+
+def test_clusters_take_labels_of_spans(run, tmp_path):
+    steps = np.arange(640)
+    waves = np.sin(steps * np.where(steps // 40 % 2, 0.2, 1.2))[:, None]
+    np.save(tmp_path / "a.npy", waves)
+    spans = [f"a.npy,{at},{at + 40},{'fs'[at // 40 % 2]}" for at in range(0, 640, 40)]
+    (tmp_path / "m.csv").write_text("uri,start,end,kind\n" + "\n".join(spans) + "\n")
+    found = ms.cluster(
+        run, tmp_path / "m.csv", labels=tmp_path / "m.csv", column="kind", k=2,
+        out=tmp_path / "c.csv",
+    )  # fmt: skip
+    labels = [row["label"] for row in csv.DictReader(found.path.read_text().splitlines())]
+    assert labels == ["f", "s"] * 8
 
 
 def test_check_says_what_was_done_to_irregular_times(capsys, tmp_path):

@@ -57,6 +57,14 @@ def test_difference_is_paired() -> None:
     assert (same.mean, same.low, same.high, same.word) == (0, 0, 0, "no better")
 
 
+def test_two_groups_tell_no_difference() -> None:
+    groups = np.repeat(["a", "b"], 30)
+    found = difference(
+        Tally.of(np.ones(60), groups), Tally.of(np.zeros(60), groups), np.random.default_rng(0)
+    )
+    assert (found.mean, found.low, found.high, found.word) == (1, -1, 1, "no better")
+
+
 def test_difference_uses_shared_groups_only() -> None:
     a = Tally.of(np.array([1.0, 1.0, 0.0]), np.array(["x", "y", "only a"], object))
     b = Tally.of(np.array([0.0, 1.0]), np.array(["x", "y"], object))

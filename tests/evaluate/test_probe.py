@@ -5,6 +5,7 @@ import pytest
 
 from mainspring.errors import DataError
 from mainspring.evaluate.probe import compare, probe
+from mainspring.evaluate.verdict import verdict
 
 
 def clusters(
@@ -131,6 +132,15 @@ def test_compare_says_which_is_better() -> None:
     assert found.word == "better"
     assert compare(bad, good).word == "worse"
     assert compare(good, good).word == "no better"
+
+
+def test_two_groups_give_no_interval_and_no_winner() -> None:
+    matrix, labels, _ = clusters(40, 1, 2, apart=2.0)
+    cameras = np.repeat(["one", "another"], 20)
+    good, bad = probe(matrix, labels, cameras), probe(0 * matrix, labels, cameras)
+    assert good.accuracy > bad.accuracy
+    assert (good.low, good.high, compare(good, bad).word) == (0, 1, "no better")
+    assert "of 2 groups" in verdict({"trained": good, "random weights": bad})
 
 
 def test_labels_given_as_text_arrays_work() -> None:

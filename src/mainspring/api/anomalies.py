@@ -19,7 +19,7 @@ from mainspring.clips import ClipSpec
 from mainspring.encoders.cone import last_tokens
 from mainspring.encoders.dilated import Dilated
 from mainspring.encoders.encoder import Encoder
-from mainspring.errors import DataError
+from mainspring.errors import ConfigError, DataError
 from mainspring.evaluate import anomaly as anomalies
 from mainspring.evaluate.forward import encode
 from mainspring.evaluate.labels import read_labels
@@ -96,8 +96,13 @@ def anomaly(
         log: Where to say how far it is.
 
     Raises:
+        ConfigError: If delay, difference or past is negative.
         DataError: If no series could be searched, or no label belongs to one.
     """
+    if min(delay, difference, past) < 0:
+        raise ConfigError(
+            f"delay is {delay}, difference {difference} and past {past}; none may be negative."
+        )
     saved, found = load(run, "series"), catalogue(data, log).usable()
     encoders = {TRAINED: saved.encoder} if labels is None else both(saved.encoder, 0)
     methods = [*encoders, *([] if labels is None else [CHANGE])]

@@ -56,7 +56,8 @@ def cluster(
     Args:
         run: Run folder.
         data: Series.
-        labels: CSV of uri and label to compare with; the catalogue's own labels unless given.
+        labels: CSV of uri and label (optionally start and end in seconds) to compare with; the
+            catalogue's own labels unless given.
         column: Which column of that file is the label.
         k: Number of clusters; unless given, the one from 2 to 10 with the best silhouette.
         out: File for the clusters; RUN/clusters.csv unless given.
@@ -71,8 +72,11 @@ def cluster(
     series = read_whole(found, saved.clip)
     labelled = found.column("label").astype(object)
     if labels is not None:
-        ends = np.array([len(values) for values in series], np.float64)
-        labelled = read_labels(labels, as_rows(found, np.zeros(len(series)), ends), column).values
+        rates = [saved.clip.rate or found[row].streams["series"].rate for row in range(len(found))]
+        steps = np.array([len(values) for values in series])
+        begin = found.column("start").astype(np.float64)
+        ends = begin + steps * saved.clip.stride / np.array(rates)
+        labelled = read_labels(labels, as_rows(found, begin, ends), column).values
     clusterings = {}
     for name, encoder in both(saved.encoder, seed).items():
         say(log, f"clustering by {name}")

@@ -13,6 +13,7 @@ from jaxtyping import Float32
 from mainspring.api.data import catalogue
 from mainspring.api.series import Values, both, read_whole, say
 from mainspring.api.vectors import load
+from mainspring.clips import ClipSpec
 from mainspring.encoders.patch_transformer import PatchTransformer
 from mainspring.errors import ConfigError, DataError
 from mainspring.evaluate import per_step
@@ -92,14 +93,20 @@ def forecast(
 
     Raises:
         DataError: If the series do not fit the encoder, or a part is too short.
-        ConfigError: If parts or horizons do not fit the data.
+        ConfigError: If parts or horizons do not fit the data, or horizons or period are below 1.
     """
+    if min(horizons, default=1) < 1 or (period is not None and period < 1):
+        raise ConfigError(
+            f"horizons are {', '.join(map(str, horizons)) or 'not given'} and period is {period}; "
+            "each is a number of steps, at least 1."
+        )
     saved, found = load(run, "series"), catalogue(data, log).usable()
     values, splits = _instances(read_whole(found, saved.clip), parts)
     chosen = tuple(horizons) or _fitting(splits.valid, splits.test)
     inputs = standardise(values, splits.train)[0].astype(np.float32) if scale else values
     if calendar:
-        inputs = np.concatenate([inputs, _calendar(found, values.shape[1], splits.train)], axis=2)
+        told = _calendar(found, saved.clip, values.shape[1], splits.train)
+        inputs = np.concatenate([inputs, told], axis=2)
     encoders = {TRAINED: saved.encoder} if quick else both(saved.encoder, 0)
     patches = isinstance(saved.encoder, PatchTransformer)
     own = int(saved.encoder.settings["context"]) - 1 if patches else CONTEXT
@@ -148,12 +155,19 @@ def _fitting(valid: slice, test: slice) -> tuple[int, ...]:
     return chosen
 
 
-def _calendar(found: Catalogue, time: int, train: slice) -> Float32[np.ndarray, "n time 7"]:
+def _calendar(
+    found: Catalogue, clip: ClipSpec, time: int, train: slice
+) -> Float32[np.ndarray, "n time 7"]:
     """Features of the moment of each step, one row a recording."""
-    features = [
-        calendar_features(moments(found[row].source("series"))[:time], train)
-        for row in range(len(found))
-    ]
+    features = []
+    for row in range(len(found)):
+        recording = found[row]
+        rate = recording.streams["series"].rate
+        first = np.floor(recording.start * rate + 0.5)
+        apart = clip.stride * rate / (clip.rate or rate)
+        at = (first + np.floor(np.arange(time) * apart + 0.5)).astype(np.int64)
+        known = moments(recording.source("series"))
+        features.append(calendar_features(known[np.minimum(at, len(known) - 1)], train))
     return np.stack(features).astype(np.float32)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mainspring.api.data import catalogue, counter
 from mainspring.api.vectors import embed, load, reader_for
-from mainspring.errors import DataError
+from mainspring.errors import ConfigError, DataError
 from mainspring.evaluate import report as reporting
 from mainspring.evaluate import verdict as verdicts
 from mainspring.evaluate.baselines import baselines
@@ -78,8 +78,11 @@ def probe(
         log: Where to say how far it is.
 
     Raises:
+        ConfigError: If there is no seed.
         DataError: If labels are missing or too few.
     """
+    if not seeds:
+        raise ConfigError("There are no seeds; give one grouped split or more.")
     saved = load(run, stream)
     vectors = embed(run, data, stream=stream, log=log)
     found = catalogue(data, log).usable()

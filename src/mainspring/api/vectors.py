@@ -262,12 +262,15 @@ def reader_of(clips: Mapping[str, ClipSpec], found: Catalogue) -> Reader:
 
 
 def _remember(run: Run, folder: Path, data: Any, stream: str, joint: bool) -> None:
-    """Notes which embeddings are the latest, and of what."""
-    entries = [
-        e for e in run.read_json("embeddings/index.json") or [] if e["folder"] != str(folder)
-    ]
+    """Notes which embeddings are the latest, and of what; a folder within the run's goes with it
+    when it is moved."""
+    within = folder.absolute().is_relative_to(run.embeddings.absolute())
+    place = (
+        folder.absolute().relative_to(run.embeddings.absolute()) if within else folder.absolute()
+    )
+    entries = [e for e in run.read_json("embeddings/index.json") or [] if e["folder"] != str(place)]
     named = str(data) if isinstance(data, str | Path) else f"{type(data).__name__} in memory"
-    entry = {"folder": str(folder), "data": named, "stream": stream, "joint": joint}
+    entry = {"folder": str(place), "data": named, "stream": stream, "joint": joint}
     run.write_json("embeddings/index.json", [*entries, entry])
 
 
@@ -275,7 +278,7 @@ def _latest(run: Run, stream: str, joint: bool) -> Path:
     entries = run.read_json("embeddings/index.json") or []
     for entry in reversed(entries):
         if (entry.get("stream"), entry.get("joint")) == (stream, joint):
-            return Path(entry["folder"])
+            return run.embeddings / entry["folder"]
     if joint:
         what = f"No {stream} was embedded in the shared space"
     elif any(entry.get("stream") == stream for entry in entries):

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -72,19 +72,27 @@ def _parse(kind: type, verb: str, words: list[str]) -> tuple[Any, dict[str, Any]
     values: dict[str, Any] = {}
     if path is not None:
         try:
-            values = tomllib.loads(path.read_text())
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ConfigError(f"There is no file {path} (--config).") from None
-        except tomllib.TOMLDecodeError as error:
+        except OSError as error:
+            raise ConfigError(f"Cannot read {path} (--config): {error.strerror}.") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is no TOML: {error}.") from None
     values.pop("resolved", None)
     if "from" in values:
         values["start"] = values.pop("from")
     start: Any = object.__new__(kind)  # not through __init__: what is still missing is of no type
+    hints = get_type_hints(kind)
     for field in fields(kind):
+        given, hint = field.name in values, hints[field.name]
         value = values.pop(field.name, field.default)
         value = tyro.MISSING if value is MISSING else value
-        start.__dict__[field.name] = tuple(value) if isinstance(value, list) else value
+        value = tuple(value) if isinstance(value, list) else value
+        if given and not _fits(value, hint):
+            said = hint.__name__ if isinstance(hint, type) and not get_args(hint) else hint
+            raise ConfigError(f"{path}: {field.name} is {value!r}, where {said} was expected.")
+        start.__dict__[field.name] = value
     flags = tyro.cli(
         kind,
         args=words,
@@ -93,6 +101,22 @@ def _parse(kind: type, verb: str, words: list[str]) -> tuple[Any, dict[str, Any]
         description=kind.__doc__,
     )
     return flags, values
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value of a TOML file is of a flag's type."""
+    inner = get_args(hint)
+    if get_origin(hint) is tuple:
+        if not isinstance(value, tuple):
+            return False
+        kinds = inner[:1] * len(value) if Ellipsis in inner else inner
+        return len(value) == len(kinds) and all(map(_fits, value, kinds))
+    if inner:
+        return any(_fits(value, kind) for kind in inner)
+    if isinstance(value, bool):
+        return hint is bool
+    taken: dict[Any, Any] = {float: (int, float), Path: str}
+    return isinstance(value, taken.get(hint, hint))
 
 
 def _config_path(words: list[str]) -> Path | None:

@@ -115,7 +115,7 @@ def masking_errors(
     windows = np.lib.stride_tricks.sliding_window_view(padded, past + 1, axis=0)
     found = np.empty(len(values))
     for at in range(0, len(values), batch):
-        some = np.ascontiguousarray(windows[at : at + batch].swapaxes(1, 2))
+        some = windows[at : at + batch].swapaxes(1, 2).copy()
         plain, masked = (encode(some, hidden).astype(np.float64) for hidden in (False, True))
         found[at : at + batch] = np.abs(plain - masked).sum(axis=1)
     return found

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from mainspring.clips import ClipSpec
 from mainspring.encoders.encoder import Encoder
-from mainspring.errors import DataError, RunError
+from mainspring.errors import ConfigError, DataError, RunError
 from mainspring.evaluate.forward import Job, Reads
 from mainspring.evaluate.shards import fingerprint, finished, schema, shard_path, sweep, write
 from mainspring.evaluate.vectors import PATTERN, Vectors
@@ -70,9 +70,12 @@ def embed(
         shard: Recordings a shard.
 
     Raises:
+        ConfigError: If `batch` is below 1.
         RunError: If `out` holds embeddings made otherwise, or cannot be written.
         DataError: If not one recording could be embedded.
     """
+    if batch < 1:
+        raise ConfigError(f"batch is {batch}; it is a number of windows, at least 1.")
     if len(catalogue) == 0:
         raise DataError("There are no recordings to embed: the catalogue is empty.")
     job = Job(encoder, clip, reader, hop_seconds, batch, bf16)

@@ -41,6 +41,11 @@ class Tally:
         )
 
     @property
+    def few(self) -> bool:
+        """Whether there are too few groups for an interval."""
+        return len(self.groups) < FEWEST_GROUPS
+
+    @property
     def mean(self) -> float:
         """Share of correct answers."""
         return float(self.correct.sum() / self.total.sum())
@@ -78,7 +83,8 @@ def interval(tally: Tally, rng: np.random.Generator) -> tuple[float, float]:
 
 def difference(a: Tally, b: Tally, rng: np.random.Generator) -> Difference:
     """a - b over the groups that both have, with the interval of the paired bootstrap: each
-    resample takes the same groups for both.
+    resample takes the same groups for both. With fewer than five groups it is all there can be,
+    -1 to 1.
 
     Raises:
         DataError: If they share no group.
@@ -97,6 +103,8 @@ def difference(a: Tally, b: Tally, rng: np.random.Generator) -> Difference:
     whole = np.ones((1, len(shared)))
     mean = share(a, in_a, whole) - share(b, in_b, whole)
     low, high = _ends(share(a, in_a, weights) - share(b, in_b, weights))
+    if len(shared) < FEWEST_GROUPS:
+        low, high = -1.0, 1.0
     return Difference(float(mean[0]), low, high)
 
 

@@ -67,8 +67,9 @@ class ProbeResult:
 
     Attributes:
         accuracy: Share of rows told correctly, each by a probe that saw no row of its group.
-        low: Lower end of the 95 % interval (cluster bootstrap over groups).
-        high: Upper end.
+        low: Lower end of the 95 % interval (cluster bootstrap over groups); 0 with fewer than five
+            groups.
+        high: Upper end; then 1.
         balanced_accuracy: Mean over classes of the share told correctly.
         macro_f1: Mean over classes of F1.
         chance_majority: Accuracy of always saying the commonest class of train.
@@ -161,7 +162,8 @@ def probe(
         [confusion_matrix(codes, said, labels=np.arange(len(classes))) for said in told], axis=0
     )
     tally = Tally.of(correct, groups[kept])
-    low, high = interval(tally, np.random.default_rng(seeds[0]))
+    rng = np.random.default_rng(seeds[0])
+    low, high = (0.0, 1.0) if tally.few else interval(tally, rng)
     recall = np.diag(confusion) / confusion.sum(axis=1)
     everything = [float(accuracy) for accuracy in task.few.pop(None)]
     points = [CurvePoint(k, *_spread(found)) for k, found in sorted(task.few.items()) if k]

@@ -14,7 +14,7 @@ from jaxtyping import Float32
 
 from mainspring.clips import NOTHING, ClipSpec
 from mainspring.encoders.encoder import Encoder
-from mainspring.errors import DataError
+from mainspring.errors import ConfigError, DataError
 from mainspring.evaluate.forward import Reads, encode, read_windows
 from mainspring.evaluate.neighbours import nearest
 from mainspring.evaluate.vectors import Vectors
@@ -138,8 +138,11 @@ def search(
         distinct: Of windows that overlap in one file, only the nearest is a hit.
 
     Raises:
+        ConfigError: If k is below 1.
         DataError: If the vectors are of another width than the query.
     """
+    if k < 1:
+        raise ConfigError(f"k is {k}; it is a number of hits, at least 1.")
     if vectors.matrix.shape[1] != len(query_vector):
         raise DataError(
             f"The query's vector has {len(query_vector)} numbers, the embeddings "

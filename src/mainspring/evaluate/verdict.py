@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from mainspring.evaluate.intervals import Difference, Tally, difference, interval
+from mainspring.evaluate.intervals import (
+    FEWEST_GROUPS,
+    Difference,
+    Tally,
+    difference,
+    interval,
+)
 from mainspring.evaluate.neighbours import nearest
 from mainspring.evaluate.probe import ProbeResult
 from mainspring.evaluate.vectors import Vectors
@@ -28,8 +34,8 @@ class Unlabelled:
     Attributes:
         accuracy: R@1: share of recordings whose one window finds the other among the other windows
             of all recordings; None where too few recordings have two windows.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
+        low: Lower end of its 95 % interval; 0 with fewer than five groups.
+        high: Upper end; then 1.
         chance: One over the number of recordings asked.
         rank: Effective rank of the windows' vectors.
         dim: Width of the vectors.
@@ -71,7 +77,7 @@ def unlabelled(vectors: Vectors, seed: int = 0) -> Unlabelled:
     found, _ = nearest(vectors.matrix[ends[:, 0]], vectors.matrix[ends[:, 1]], 1)
     hit = (found[:, 0] == np.arange(len(ends))).astype(np.float64)
     tally = Tally.of(hit, vectors.sides[ends[:, 0]])
-    low, high = interval(tally, rng)
+    low, high = (0.0, 1.0) if tally.few else interval(tally, rng)
     return Unlabelled(float(hit.mean()), low, high, 1 / len(ends), rank, dim, tally)
 
 
@@ -150,13 +156,20 @@ def _meaning(apart: Mapping[str, Difference]) -> str:
 
 
 def _caveats(ours: ProbeResult | Unlabelled) -> list[str]:
+    few = []
+    if ours.tally is not None and ours.tally.few:
+        few = [
+            f"Note: the recordings are of {len(ours.tally.groups)} groups, and fewer than "
+            f"{FEWEST_GROUPS} cannot tell how sure the numbers are."
+        ]
     if isinstance(ours, ProbeResult):
-        return [f"Note: {note}." for note in ours.notes]
+        return [*few, *(f"Note: {note}." for note in ours.notes)]
     if ours.accuracy is None:
         return []
     return [
+        *few,
         "This check rewards telling recordings apart by anything, the background included; "
-        "labels for a few recordings (`mainspring probe`) say more."
+        "labels for a few recordings (`mainspring probe`) say more.",
     ]
 
 
