@@ -30,6 +30,18 @@ def test_channels_are_averaged_and_nothing_else_is_changed(tmp_path: Path) -> No
     np.testing.assert_allclose(read_sound(path, 0, 1, 8000), stereo.mean(1), atol=1e-4)
 
 
+def test_a_flac_from_a_pipe_states_no_length(tmp_path: Path) -> None:
+    sound = noise(2, 16_000)
+    path = write_plain(tmp_path / "s.flac", sound, 16_000)
+    content = bytearray(Path(path).read_bytes())
+    content[21] &= 0xF0  # the number of samples: 36 bits of the header
+    content[22:26] = bytes(4)
+    Path(path).write_bytes(content)
+    info = probe_media(path)["audio"]
+    assert (info.length, info.seconds) == (32_000, 2.0)
+    np.testing.assert_allclose(read_sound(path, 0.5, 1, 16_000), sound[8000:16_000], atol=1e-4)
+
+
 @pytest.mark.parametrize("rate", [16_000, 24_000, 44_100, 7350.0, 11_025])
 def test_resampling_equals_the_whole_file_resampled(rate: float, tmp_path: Path) -> None:
     sound = noise(3, 44_100)

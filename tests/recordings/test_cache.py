@@ -260,7 +260,8 @@ def test_a_damaged_entry_is_made_again(films: list[Recording], tmp_path: Path) -
     expected = Cache(tmp_path, BUDGET).video(uri, 0, 24)
     assert expected is not None
     whole = entries(tmp_path)[0].read_bytes()
-    for damaged in (b"", b"rubbish" * 100, whole[:300]):
+    unclosed, longer = whole.replace(b"}", b" ", 1), whole + b"more"
+    for damaged in (b"", b"rubbish" * 100, whole[:300], unclosed, longer):
         entries(tmp_path)[0].unlink()
         (tmp_path / "kept.txt").touch()
         name = tmp_path / Cache(tmp_path, BUDGET)._key(module.Chunk(uri, "video", 0, 24))

@@ -43,6 +43,15 @@ def test_folder_is_searched_sorted_and_sifted(tmp_path: Path) -> None:
     assert "m.csv: it describes recordings" in said
 
 
+def test_a_name_that_is_no_text_costs_its_file_alone(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav")
+    (tmp_path / os.fsdecode(b"caf\xe9.wav")).write_bytes(b"x")
+    catalogue = open_catalogue(tmp_path)
+    assert names(catalogue, tmp_path) == ["a.wav"]
+    assert r"not UTF-8 (1, such as" in catalogue.notes[0]
+    assert r"caf\xe9.wav" in catalogue.notes[0]
+
+
 def test_a_folder_of_images_is_of_one_frame_videos(tmp_path: Path) -> None:
     assert len(open_catalogue(touch(tmp_path, "a.jpg", "b.png"))) == 2
 

@@ -39,6 +39,19 @@ def test_csv_without_header_keeps_its_first_row(tmp_path: Path) -> None:
     same(read_series(path), [[1, 2], [3, 4]])
 
 
+@pytest.mark.parametrize("head", [",0,1\n0,", "0,1\n"])
+def test_columns_that_pandas_numbered_are_a_header(tmp_path: Path, head: str) -> None:
+    second = "1," if head.startswith(",") else ""
+    path = written(tmp_path / "a.csv", f"{head}0.5,2.5\n{second}1.5,3.5\n")
+    assert probe_series(path).columns == ("0", "1")
+    same(read_series(path), [[0.5, 2.5], [1.5, 3.5]])
+
+
+def test_whole_numbers_from_zero_may_be_data(tmp_path: Path) -> None:
+    for text in ("0,1\n1,1\n", "0,1\n1,0.5\n"):
+        assert len(read_series(written(tmp_path / "a.csv", text))) == 2
+
+
 def test_one_column_of_numbers_is_one_variable(tmp_path: Path) -> None:
     same(read_series(written(tmp_path / "a.csv", "value\n1\n2\n3\n")), [[1], [2], [3]])
 
@@ -50,11 +63,14 @@ def test_one_column_of_numbers_is_one_variable(tmp_path: Path) -> None:
         ("when", ["2016-07-01", "2016-07-02", "2016-07-03"], 1 / 86400),
         ("Time", ["0.0", "0.04", "0.08"], 25.0),
         ("time_ms", ["0", "40", "80"], 25.0),
+        ("Time (s)", ["0.0", "0.04", "0.08"], 25.0),
+        ("t [ms]", ["0", "40", "80"], 25.0),
         ("reading", ["1500000000", "1500000060", "1500000120"], 1 / 60),
         ("timestamp", ["1500000000000", "1500000000500", "1500000001000"], 2.0),
         ("Datum Zeit", ["23:59:59", "00:00:00", "00:00:01"], 1.0),
         ("date", ["31.12.2020 23:00", "01.01.2021 00:00", "01.01.2021 01:00"], 1 / 3600),
         ("", ["0", "1", "2"], 1.0),
+        ("Unnamed: 0", ["0", "1", "2"], 1.0),
     ],
 )
 def test_time_column_gives_the_rate_and_is_dropped(
@@ -231,6 +247,8 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
 
 def test_a_series_without_any_value_is_a_problem(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", "x,y\n,\nNaN,\n")
+    assert probe_series(path).problems == ("Every value of the series is missing.",)
+    path = written(tmp_path / "a.csv", "x\ninf\n-inf\n")
     assert probe_series(path).problems == ("Every value of the series is missing.",)
     path = written(tmp_path / "a.tsv", "1\t2\t3\n1\tNaN\tNaN\n")
     assert probe_series(path).problems[0] is None

@@ -202,6 +202,16 @@ def test_probe_finds_the_duration_wherever_it_is_stated_or_not(name: str, tmp_pa
     assert info.length == pytest.approx(50, abs=1)
 
 
+@pytest.mark.parametrize("name", ["v.mkv", "v.mp4"])
+def test_a_clock_that_begins_late_lengthens_nothing(name: str, tmp_path: Path) -> None:
+    ticks = [10_000 + 40 * number for number in range(50)]
+    sound = {"sound": noise(2, 16_000), "sound_from": 10.0}
+    for more in ({}, sound):
+        path = write_video(tmp_path / name, pictures(50), ticks=ticks, **more)
+        for info in probe_media(str(path)).values():
+            assert info.seconds == pytest.approx(2.0, abs=0.15)
+
+
 def test_a_stream_without_a_stated_duration_is_measured(tmp_path: Path) -> None:
     live = {"live": "1"}  # a Matroska file as streamed: no duration, no index
     path = write_video(tmp_path / "v.mkv", pictures(50), container_options=live)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from toy import SPEC, toy
 
+from mainspring.errors import ConfigError
 from mainspring.recordings.catalogue import Catalogue, open_catalogue
 from mainspring.recordings.reader import Reader
 from mainspring.recordings.survey import survey
@@ -56,6 +57,11 @@ def test_ranks_share_a_batch_without_gap_or_overlap(catalogue, world):
     ]
     for step in range(2):
         assert torch.equal(whole[step], torch.cat([share[step] for share in shares]))
+
+
+def test_a_batch_smaller_than_the_processes_is_refused(catalogue):
+    with pytest.raises(ConfigError, match="batch of 2 recordings cannot be shared by 3 processes"):
+        next(loader.shares(draws(catalogue), 2, 0, 1, 0, 3, 0))
 
 
 def test_a_broken_recording_is_left_out_and_named(catalogue, tmp_path):

@@ -88,6 +88,16 @@ def test_killed_and_resumed_equals_never_stopped(data, tmp_path):
     ]
     assert weights[0] == weights[1]
 
+    summary = tmp_path / "broken" / "summary.json"
+    told = json.loads((tmp_path / "whole" / "summary.json").read_text())
+    summary.unlink()  # as if it were stopped after its last step
+    ended = subprocess.run(
+        command(data, "broken"), env=environment(tmp_path), capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    for name in ("loss", "answers", "alarms"):
+        assert json.loads(summary.read_text())[name] == told[name]
+
     again = subprocess.run(
         command(data, "broken", steps=31), env=environment(tmp_path), capture_output=True, text=True
     )

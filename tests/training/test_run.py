@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import resource
 import subprocess
 import sys
 
@@ -107,6 +108,20 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
         write(path, full)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_checkpoint_on_a_full_disk_leaves_the_one_before(tmp_path):
+    layer = nn.Linear(300, 300)
+    parts, optimiser = {"layer": layer}, torch.optim.SGD(layer.parameters())
+    checkpoint.save(tmp_path, 1, parts, optimiser, {})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(RunError, match=r"Cannot write .*step-00000002\.pt"):
+            checkpoint.save(tmp_path, 2, parts, optimiser, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.pt"]
 
 
 def test_no_run_here(tmp_path):

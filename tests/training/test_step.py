@@ -120,6 +120,7 @@ def _rank(rank: int, world: int, port: int, folder: str) -> None:
     for parameter in encoders["series"].parameters():
         if parameter.ndim == 2:  # as convolutions have the channels last
             parameter.data = parameter.data.T.contiguous().T
+    pretext.idle = nn.Parameter(torch.ones(3))
     whole = toy_batch(12).split(4)
     mine = whole[:3] if rank == 0 else whole[3:]  # uneven shares
     outcome, features, _ = learn(pretext, encoders, mine, (0, 0), contextlib.nullcontext)
@@ -128,7 +129,7 @@ def _rank(rank: int, world: int, port: int, folder: str) -> None:
         {
             "loss": outcome.loss.item(),
             "rows": len(features["z"]),
-            "layouts": [(p.stride(), p.grad.stride()) for _, p in named],
+            "layouts": [(p.stride(), p.grad.stride()) for _, p in named if p.grad is not None],
         }
         | {name: p.grad for name, p in named},
         f"{folder}/{rank}.pt",
@@ -146,5 +147,6 @@ def test_two_processes_equal_one_with_the_joined_batch(tmp_path):
         assert got["loss"] == pytest.approx(loss, abs=1e-6)
         assert any(weight[0] < weight[1] for weight, _ in got["layouts"] if len(weight) == 2)
         assert all(weight == grad for weight, grad in got["layouts"])  # fused optimisers ask it
+        assert got["idle"] is None  # nor would it have decayed on one process
         for name, grad in expected.items():
             torch.testing.assert_close(got[name], grad, atol=1e-8, rtol=1e-4)

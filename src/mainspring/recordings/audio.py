@@ -23,7 +23,7 @@ from jaxtyping import Float32
 from scipy.signal import resample_poly
 
 from mainspring.errors import DataError
-from mainspring.recordings.container import check_file, choose, opened, origin
+from mainspring.recordings.container import LATE_SECONDS, check_file, choose, opened, origin
 from mainspring.recordings.recording import StreamInfo
 
 # Reach of resample_poly's default filter to either side, in samples of the slower rate.
@@ -38,11 +38,14 @@ GAP_SECONDS = 0.02
 # Greatest up or down factor of the rational resampling; 44.1 to 16 kHz is 160 / 441.
 LARGEST_FACTOR = 2000
 
+# What libsndfile states where a FLAC that was written to a pipe states no length.
+UNSTATED_FRAMES = 2**63 - 1
+
 INTEGER_SCALE = {"u1": 128.0, "i2": 2.0**15, "i4": 2.0**31}
 
 
 def probe_soundfile(path: str) -> StreamInfo | None:
-    """Facts of a sound file, or None where soundfile cannot open it.
+    """Facts of a sound file, or None where soundfile cannot open it or tell its length.
 
     Raises:
         DataError: If it can be opened but holds no sample.
@@ -53,6 +56,8 @@ def probe_soundfile(path: str) -> StreamInfo | None:
         return None
     if facts.frames <= 0:
         raise DataError(f"{path} is a sound file without a single sample.")
+    if facts.frames == UNSTATED_FRAMES:
+        return None
     return StreamInfo(
         kind="audio",
         length=facts.frames,
@@ -200,7 +205,7 @@ class AudioTrack:
         assert isinstance(first, AudioFrame)
         if self.stream.duration:
             seconds = self.start - self.origin + self.stream.duration * self.tick
-        elif self.container.duration:
+        elif self.container.duration and self.origin < LATE_SECONDS:
             seconds = self.container.duration / av.time_base
         else:
             seconds = self._last_end()

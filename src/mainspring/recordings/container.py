@@ -24,6 +24,9 @@ av.logging.set_level(None)
 # Demuxers that draw text files as pictures.
 TEXT_ART = {"tty", "ansi", "bin", "xbin", "adf", "idf"}
 HEAD_BYTES = 4096
+# Seconds from which on a file's clock begins late enough to doubt whether the end that a container
+# states for all its streams counts from there: Matroska's counts from 0.
+LATE_SECONDS = 0.1
 
 
 def version() -> str:

@@ -109,7 +109,7 @@ class FactStore:
     """
 
     def __init__(self, where: str | Path | None) -> None:
-        self._path = None if where is None else Path(where) / "survey-1.jsonl"
+        self._path = None if where is None else Path(where) / "survey-2.jsonl"
 
     @cached_property
     def _known(self) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import filterfalse
 from pathlib import Path
 
 from mainspring.errors import DataError
@@ -108,15 +109,17 @@ def matching(pattern: str, streams: Sequence[str] | None) -> Found:
 def sift(paths: Iterable[str], streams: Sequence[str] | None) -> Found:
     """The recordings among the files.
 
-    Tables that describe recordings and files of unknown kinds are left out. Images are one-frame
-    videos where there is nothing else; beside recordings they are left out.
+    Tables that describe recordings, files of unknown kinds and those whose paths are not UTF-8 are
+    left out. Images are one-frame videos where there is nothing else; beside recordings they are
+    left out.
 
     Args:
         paths: Of files.
         streams: Leave out files that cannot hold one of these; None takes all.
     """
     found = Found()
-    paths = sorted(paths)
+    every = sorted(paths)
+    paths, unwritable = list(filter(_is_text, every)), list(filterfalse(_is_text, every))
     offsets = {path.removesuffix(series.OFFSETS) for path in paths if path.endswith(series.OFFSETS)}
     kinds: dict[str, list[str]] = {}
     unknown: list[str] = []
@@ -134,6 +137,12 @@ def sift(paths: Iterable[str], streams: Sequence[str] | None) -> Found:
             unknown.append(path)
         else:
             kinds.setdefault(what, []).append(path)
+    if unwritable:
+        example = os.fsencode(unwritable[0]).decode(errors="backslashreplace")
+        found.notes.append(
+            f"left out files whose paths are not UTF-8 ({len(unwritable)}, such as {example}): "
+            "rename them"
+        )
     if unknown:
         found.notes.append(f"ignored {_counted(unknown)}: no kind of recording")
     for what in [*kinds]:
@@ -198,6 +207,15 @@ def _walk(folder: str, problems: dict[str, str]) -> list[str]:
         except OSError as error:
             problems[here] = f"this folder cannot be read: {error.strerror}"
     return files
+
+
+def _is_text(path: str) -> bool:
+    """Whether a path can be written down; file systems allow any bytes."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _describes(path: str) -> bool:

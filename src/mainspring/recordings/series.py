@@ -38,7 +38,7 @@ from mainspring.recordings.series_file import (
     rectangle,
     split_uri,
 )
-from mainspring.recordings.timestamps import NAMES, Layout, layout, seconds_of, way
+from mainspring.recordings.timestamps import NAMES, Layout, layout, seconds_of, way, written
 
 OFFSETS = (
     ".offsets.npy"  # beside x.npy (row, channel): where each of its series begins, and the end
@@ -211,7 +211,7 @@ def _clock_among(schema: pa.Schema, column: Callable[[str], pa.ChunkedArray]) ->
     for index, field in enumerate(schema):
         temporal = pa.types.is_temporal(field.type)
         text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-        named = field.name.strip().lower().replace(" ", "_") in NAMES
+        named = written(field.name) in NAMES
         if not (index == 0 or temporal or named):
             continue
         seconds = seconds_of(field.name.strip(), column(field.name), index == 0)

@@ -163,7 +163,7 @@ class SeriesFile:
         """Whether a series has any value that is not missing."""
         first, last = int(self.starts[index]), int(self.stops[index])
         return any(
-            not np.isnan(np.asarray(self.values[at : min(at + _BLOCK, last)], np.float64)).all()
+            np.isfinite(np.asarray(self.values[at : min(at + _BLOCK, last)], np.float64)).any()
             for at in range(first, last, _BLOCK)
         )
 

@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import psutil
@@ -76,7 +77,7 @@ class Store:
                 entry = _map(self._path(key))
             except FileNotFoundError:
                 return None
-            except (OSError, ValueError):  # damaged by something else than us
+            except (OSError, ValueError, TokenError):  # damaged by something else than us
                 self._path(key).unlink(missing_ok=True)
                 return None
             self._open.put(key, entry)
@@ -176,6 +177,8 @@ def _map(path: Path) -> Entry:
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
         offset, count = file.tell(), int(np.prod(shape))
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if len(mapped) != offset + count * dtype.itemsize:
+        raise ValueError(f"{path} holds {len(mapped)} bytes, not what its header says")
     if count == 0:
         return Entry(facts, np.empty(shape, dtype))
     return Entry(facts, np.frombuffer(mapped, dtype, count, offset).reshape(shape))

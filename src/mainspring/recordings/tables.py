@@ -22,6 +22,7 @@ MISSING = [*pyarrow.csv.ConvertOptions().null_values, "?", "-", "None", "none", 
 
 _DELIMITERS = ";\t|, "
 _DECIMAL_COMMA = re.compile(r"^\s*[-+]?\d*,\d+([eE][-+]?\d+)?\s*$")
+_WHOLE = re.compile(r"^\s*[-+]?\d*\s*$")
 _MOMENT = re.compile(
     r"^\s*(\d{1,4}[-/.]\d{1,2}([-/.]\d{1,4})?([ T].*)?|\d{1,2}:\d\d(:\d\d.*)?)\s*$"
 )
@@ -78,7 +79,7 @@ def sniff(path: str) -> Dialect:
     decimal = "."
     if delimiter != "," and any(_DECIMAL_COMMA.match(cell) for row in rows for cell in row):
         decimal = ","
-    titled = any(not _is_data(cell, decimal) for cell in rows[0])
+    titled = any(not _is_data(cell, decimal) for cell in rows[0]) or _is_numbered(rows)
     header = tuple(cell.strip() for cell in rows[0]) if titled else None
     return Dialect(delimiter, decimal, encoding, skip, header)
 
@@ -100,6 +101,19 @@ def _is_data(cell: str, decimal: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_numbered(rows: list[list[str]]) -> bool:
+    """Whether the first row numbers columns from 0, as pandas does for those without a name: behind
+    an empty cell for its index, or above cells none of which is a whole number."""
+    cells = [cell.strip() for cell in rows[0]]
+    named = cells[1:] if cells[0] == "" else cells
+    if not named or named != [str(number) for number in range(len(named))]:
+        return False
+    below = [cell for row in rows[1:] for cell in row]
+    return len(named) < len(cells) or (
+        len(named) > 1 and bool(below) and not any(_WHOLE.match(cell) for cell in below)
+    )
 
 
 def read_csv(path: str) -> SeriesFile:

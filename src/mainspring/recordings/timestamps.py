@@ -16,6 +16,7 @@ Rows out of order are sorted and rows with one stamp averaged, either way.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,15 +41,15 @@ SORTED, AVERAGED, RESAMPLED, HOLES, GAPS = (
 
 _NAMES = (
     "time times date dates datetime timestamp timestamps date_time time_stamp ts t utc sec secs "
-    "second seconds time_s time_sec time_ms ms millis milliseconds timestamp_ms utc_timestamp "
-    "day week month"
+    "second seconds time_s time_sec time_ms t_s t_ms ms millis milliseconds timestamp_ms "
+    "utc_timestamp day week month"
 )
 NAMES = frozenset(_NAMES.split())
 # Columns of these names begin anew, so that they are a clock only where they rise throughout.
 _CYCLES = frozenset(
     {"t", "s", "sec", "secs", "second", "seconds", "ms", "millis", "day", "week", "month"}
 )
-INDEX_NAMES = frozenset({"", "index", "unnamed: 0", "row"})
+INDEX_NAMES = frozenset({"", "index", "unnamed:_0", "row"})
 
 # Text that pyarrow does not take for a time by itself, tried on columns with a name of NAMES.
 FORMATS = (
@@ -73,6 +74,14 @@ _MOST_TWICE = 0.1  # share of stamps that may occur again in a table out of orde
 _LEAST_RISING = 0.95  # share of steps that must not fall in a clock out of order
 
 
+_UNIT = re.compile(r"[ _]*[(\[]\s*(\w+)\s*[)\]]$")
+
+
+def written(name: str) -> str:
+    """A column's name as in NAMES: `Time (ms)` is `time_ms`."""
+    return _UNIT.sub(r"_\1", name.strip().lower()).replace(" ", "_")
+
+
 def seconds_of(
     name: str, column: pa.ChunkedArray, first: bool
 ) -> Float64[np.ndarray, "row"] | None:
@@ -87,7 +96,7 @@ def seconds_of(
     Returns:
         Seconds since some origin; NaN where they cannot be told.
     """
-    name = name.strip().lower().replace(" ", "_")
+    name = written(name)
     kind = column.type
     if pa.types.is_timestamp(kind):
         return _number(pc.cast(column, pa.timestamp("ns", kind.tz)).cast(pa.int64())) / 1e9
@@ -133,7 +142,8 @@ def _from_numbers(
 ) -> Float64[np.ndarray, "row"] | None:
     """Seconds, milliseconds or Unix stamps, which must increase to be taken for time; with a name
     that leaves no doubt, all but a few of them."""
-    step = np.diff(numbers)
+    with np.errstate(invalid="ignore"):  # inf - inf
+        step = np.diff(numbers)
     if len(numbers) < 2 or not (np.all(step > 0) or _is_clock(name, step)):
         return None
     least_of, most_of = numbers.min(), numbers.max()

@@ -26,7 +26,7 @@ from jaxtyping import Float64, Int64, UInt8
 
 from mainspring.errors import DataError
 from mainspring.recordings.audio import AudioTrack, probe_soundfile
-from mainspring.recordings.container import check_file, choose, opened, origin
+from mainspring.recordings.container import LATE_SECONDS, check_file, choose, opened, origin
 from mainspring.recordings.picture import Picture, orientation
 from mainspring.recordings.recording import StreamInfo
 from mainspring.recordings.video_index import IndexStore, PacketIndex, index_packets
@@ -323,12 +323,15 @@ def _video_info(
 
 
 def _stated_seconds(container: InputContainer, stream: VideoStream) -> float:
-    """When the stream ends, from the file's beginning, as far as the container says; else 0."""
+    """When the stream ends, from the file's beginning, as far as the container says so without
+    doubt; else 0."""
+    tick = float(stream.time_base or 0)
+    start = (stream.start_time or 0) * tick
+    begin = origin(container) if choose(container, "audio") is not None else start
     if stream.duration:
-        tick = float(stream.time_base or 0)
-        start = (stream.start_time or 0) * tick
-        begin = origin(container) if choose(container, "audio") is not None else start
         return start - begin + stream.duration * tick
+    if begin >= LATE_SECONDS:
+        return 0.0
     stated = stream.metadata.get("DURATION", "").split(":")
     if len(stated) == 3:
         try:

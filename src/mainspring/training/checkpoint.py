@@ -7,7 +7,7 @@ state and a step number. Files hold plain tensors and are read without unpicklin
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,14 +88,21 @@ def _lay_out(optimiser: torch.optim.Optimizer) -> None:
 def rewind(metrics: Path, step: int) -> None:
     """Cuts metrics.jsonl back to the steps that a checkpoint covers (a half-written last line
     included), so that resumed steps are not listed twice."""
-    if not metrics.exists():
-        return
-    kept = []
+    if metrics.exists():
+        write(metrics, "".join(line + "\n" for line, _ in _whole(metrics, step)).encode())
+
+
+def past(metrics: Path, step: int) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl up to a step."""
+    return [row for _, row in _whole(metrics, step)] if metrics.exists() else []
+
+
+def _whole(metrics: Path, step: int) -> Iterator[tuple[str, dict[str, Any]]]:
     for line in metrics.read_text().splitlines():
         try:
-            if json.loads(line)["step"] > step:
-                break
+            row = json.loads(line)
+            if row["step"] > step:
+                return
         except (json.JSONDecodeError, KeyError):
-            break
-        kept.append(line)
-    write(metrics, "".join(line + "\n" for line in kept).encode())
+            return
+        yield line, row

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import psutil
 import torch
+import torch.distributed as dist
 
 from mainspring.encoders import precision
 from mainspring.errors import DataError
@@ -50,10 +51,11 @@ class Estimate:
 
 
 def estimate(plan: Plan, device: torch.device | None = None) -> Estimate:
-    """Runs a few steps of a plan, which is spent by it, and says what the whole would cost.
+    """Runs a few steps of a plan, which is spent by it, and says what the whole would cost. Of
+    several processes each does its share, and all measure the same time of a step.
 
     Raises:
-        DataError: If not one recording of the first steps can be read.
+        DataError: If not one recording of the first step can be read.
     """
     settings = plan.settings
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -69,7 +71,9 @@ def estimate(plan: Plan, device: torch.device | None = None) -> Estimate:
 
     draws = loader.Draws(plan.catalogue, plan.reader, plan.pretext, settings.seed)
     begun, read = time.perf_counter(), 0
-    batch, problems = loader.collate([draws[n] for n in range(settings.batch)])
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    (share,) = loader.Numbers(settings.batch, 0, 1, rank, world)
+    batch, problems = loader.collate([draws[n] for n in share])
     read_seconds = time.perf_counter() - begun
     if batch is None:
         raise DataError(
@@ -90,7 +94,7 @@ def estimate(plan: Plan, device: torch.device | None = None) -> Estimate:
         outcome.loss.item()
         times.append(time.perf_counter() - begun)
         read += settings.batch
-    step_seconds = sorted(times[WARM_STEPS:])[TIMED_STEPS // 2]
+    step_seconds = _slowest(sorted(times[WARM_STEPS:])[TIMED_STEPS // 2], device)
     steps = choose_steps(settings, len(plan.catalogue), step_seconds)
     cached, size = plan.cached
     reading = 0.0 if cached else read_seconds / max(1, (os.cpu_count() or 2) - 1)
@@ -105,6 +109,15 @@ def estimate(plan: Plan, device: torch.device | None = None) -> Estimate:
         disk_gb=size / 1e9 if cached else 0.0,
         parameters=sum(p.numel() for p in parameters if p.requires_grad),
     )
+
+
+def _slowest(seconds: float, device: torch.device) -> float:
+    """The longest time that any process measured: all must choose the same number of steps."""
+    if not dist.is_initialized():
+        return seconds
+    longest = torch.tensor(seconds, dtype=torch.float64, device=device)
+    dist.all_reduce(longest, dist.ReduceOp.MAX)
+    return longest.item()
 
 
 def choose_steps(settings: Settings, recordings: int, step_seconds: float | None = None) -> int:

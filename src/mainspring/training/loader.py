@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mainspring.clips import NOTHING
-from mainspring.errors import DataError
+from mainspring.errors import ConfigError, DataError
 from mainspring.pretexts.pretext import Batch, Pretext, Views
 from mainspring.recordings.catalogue import Catalogue
 from mainspring.recordings.reader import Reader
@@ -102,13 +102,24 @@ def collate(items: list[Example | Problem]) -> tuple[Batch | None, list[Problem]
 
 @dataclass(frozen=True)
 class Numbers:
-    """The sample numbers of each step for one rank, made one step at a time."""
+    """The sample numbers of each step for one rank, made one step at a time.
+
+    Raises:
+        ConfigError: If some rank would have none.
+    """
 
     batch: int
     first: int
     steps: int
     rank: int
     world: int
+
+    def __post_init__(self) -> None:
+        if self.batch < self.world:
+            raise ConfigError(
+                f"A batch of {self.batch} recordings cannot be shared by {self.world} processes: "
+                "start fewer of them, or give a larger batch of more recordings."
+            )
 
     def __len__(self) -> int:
         return max(0, self.steps - self.first)

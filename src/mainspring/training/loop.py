@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from mainspring.encoders import precision
@@ -29,7 +30,7 @@ from mainspring.training.monitors import effective_rank, feature_spread
 from mainspring.training.order import torch_seed
 from mainspring.training.plan import Plan
 from mainspring.training.progress import Alarms, Log, line
-from mainspring.training.run import Run
+from mainspring.training.run import Run, unwritten
 from mainspring.training.settings import Settings
 from mainspring.training.step import learn
 
@@ -97,6 +98,7 @@ def train(plan: Plan, run: Run, steps: int, log: Log, fabric: Fabric) -> Finishe
 
     Raises:
         DataError: If too many recordings fail to leave a training set, or nothing is asked of them.
+        ConfigError: If there are more processes than recordings in a batch.
         RunError: If the loss is no longer finite, or the disk is full.
         KeyboardInterrupt: After Ctrl-C, once the step in progress is done and kept.
     """
@@ -134,18 +136,28 @@ def train(plan: Plan, run: Run, steps: int, log: Log, fabric: Fabric) -> Finishe
     ready = loader.shares(
         draws, settings.batch, taken, steps, fabric.global_rank, fabric.world_size, workers
     )
-    alarms = Alarms(begin=max(taken + QUIET_STEPS, steps // 5), idle=min(QUIET_STEPS, steps))
+    alarms = Alarms(begin=max(QUIET_STEPS, steps // 5), idle=min(QUIET_STEPS, steps))
     peak = settings.optimiser.peak(settings.batch)
-    begun = saved = time.perf_counter()
-    waited, idle, losses = 0.0, 0, deque[float](maxlen=max(1, steps // 10))
-    recent: deque[tuple[float, float]] = deque(maxlen=20)
+    idle, losses = 0, deque[float](maxlen=max(1, steps // 10))
     last: dict[str, tuple[float, float]] = {}
+    for row in checkpoint.past(metrics, taken):
+        losses.append(row["loss"])
+        last = {name: (got, chance) for name, (got, chance) in row["answers"].items()}
+        idle = idle + 1 if unasked.idle(row["loss"], last) else 0
+        alarms.check(row["step"], {n: row[n] for n in ("rank", "spread") if n in row}, idle)
+    alarms.begin = max(taken + QUIET_STEPS, alarms.begin)
+    begun = saved = time.perf_counter()
+    waited = 0.0
+    recent: deque[tuple[float, float]] = deque(maxlen=20)
 
-    with open(metrics if lead else os.devnull, "a") as sheet, Interrupt(log) as interrupt:
+    place = metrics if lead else os.devnull
+    with open(place, "ab", buffering=0) as sheet, Interrupt(log) as interrupt:
         for step in range(taken, steps):
             started = time.perf_counter()
             share = next(ready)
-            for problem in share.problems:
+            for problem in _anywhere(
+                [p for p in share.problems if p.row not in quarantined], device, fabric.world_size
+            ):
                 if problem.row not in quarantined:
                     quarantined[problem.row] = f"{problem.name}: {problem.reason}"
                     log.say(f"Set aside {quarantined[problem.row]}")
@@ -205,8 +217,10 @@ def train(plan: Plan, run: Run, steps: int, log: Log, fabric: Fabric) -> Finishe
                 "waiting": stood / spent,
             }
             if lead:
-                sheet.write(json.dumps(row) + "\n")
-                sheet.flush()
+                try:
+                    sheet.write(f"{json.dumps(row)}\n".encode())
+                except OSError as error:
+                    raise unwritten(metrics, error) from error
                 log.update(
                     line(
                         step + 1,
@@ -294,6 +308,21 @@ def _nothing(steps: int, pretext: str, shares: Mapping[str, float]) -> str:
         f"Nothing was asked in {steps} steps: {pretext} found no clip to ask about, so the loss is "
         f"0 and nothing can be learnt. {why or '`mainspring check` tells what streams hold.'}"
     )
+
+
+def _anywhere(
+    problems: list[loader.Problem], device: torch.device, world: int
+) -> list[loader.Problem]:
+    """The problems that any process met at this step; all of them keep the same account."""
+    if world == 1:
+        return problems
+    some = torch.tensor(len(problems), device=device)
+    dist.all_reduce(some)
+    if not some.item():
+        return []
+    every: list[list[loader.Problem]] = [[] for _ in range(world)]
+    dist.all_gather_object(every, problems)
+    return [problem for own in every for problem in own]
 
 
 def _enough(quarantined: dict[int, str], plan: Plan) -> None:

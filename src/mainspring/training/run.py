@@ -208,13 +208,22 @@ def write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
-        reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        raise RunError(
-            f"Cannot write {path}: {reason}. What was already written is intact; make room or "
-            "choose another folder, then repeat the same command to go on."
-        ) from error
+        # torch.save stumbles over what it could not write.
+        cause = error.__context__ if isinstance(error, RuntimeError) else error
+        if not isinstance(cause, OSError):
+            raise
+        raise unwritten(path, cause) from error
+
+
+def unwritten(path: Path, error: OSError) -> RunError:
+    """The error for a file that cannot be written."""
+    reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+    return RunError(
+        f"Cannot write {path}: {reason}. What was already written is intact; make room or "
+        "choose another folder, then repeat the same command to go on."
+    )
 
 
 def plain(value: Any) -> Any:

@@ -103,23 +103,21 @@ def average_gradients(parameters: Sequence[nn.Parameter], world: int) -> None:
     A loss over gathered features gives every rank the full gradient of its own features; `learn`
     scales them by the number of ranks so that this mean is their sum, while heads that worked on
     the gathered features, equal on every rank, stay as they are. They lie in memory as their
-    parameters do: a fused optimiser goes through both side by side and asks for no axes.
+    parameters do: a fused optimiser goes through both side by side and asks for no axes. What no
+    rank has a gradient of keeps none, so that the optimiser passes it over as on one process.
     """
-    grads = [
-        p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters if p.requires_grad
-    ]
-    if not grads:
+    learning = [p for p in parameters if p.requires_grad]
+    if not learning:
         return
-    flat = torch.cat([grad.flatten() for grad in grads])
+    grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in learning]
+    reached = grads[0].new_tensor([p.grad is not None for p in learning])
+    flat = torch.cat([*(grad.flatten() for grad in grads), reached])
     dist.all_reduce(flat)
     flat /= world
-    start = 0
-    for parameter in parameters:
-        if parameter.requires_grad:
-            stop = start + parameter.numel()
-            mean = flat[start:stop].view_as(parameter)
-            parameter.grad = torch.empty_like(parameter).copy_(mean)
-            start = stop
+    *means, reached = flat.split([*(p.numel() for p in learning), len(learning)])
+    for parameter, mean, some in zip(learning, means, reached.tolist(), strict=True):
+        if some:
+            parameter.grad = torch.empty_like(parameter).copy_(mean.view_as(parameter))
 
 
 @contextmanager

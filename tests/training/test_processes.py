@@ -1,0 +1,37 @@
+"""What all processes of a run must agree on."""
+
+import os
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from mainspring.training import estimate, loop
+from mainspring.training.loader import Problem
+
+CPU = torch.device("cpu")
+BROKEN = Problem(7, "07.npy", "it is cut off")
+
+
+def _rank(rank: int, world: int, port: int, folder: str) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    dist.init_process_group("gloo", rank=rank, world_size=world)
+    told = {
+        "seconds": estimate._slowest(0.1 * (rank + 1), CPU),
+        "rows": [p.row for p in loop._anywhere([BROKEN] if rank else [], CPU, world)],
+        "none": loop._anywhere([], CPU, world),
+    }
+    torch.save(told, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_processes_agree_on_the_time_of_a_step_and_on_what_is_broken(tmp_path):
+    mp.spawn(_rank, args=(2, 31500 + os.getpid() % 2000, str(tmp_path)), nprocs=2)
+    for rank in range(2):
+        told = torch.load(tmp_path / f"{rank}.pt")
+        assert told == {"seconds": 0.2, "rows": [7], "none": []}
+
+
+def test_one_process_agrees_with_itself():
+    assert estimate._slowest(0.1, CPU) == 0.1
+    assert loop._anywhere([BROKEN], CPU, 1) == [BROKEN]
