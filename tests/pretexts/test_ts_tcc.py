@@ -187,7 +187,7 @@ def test_contexts_foretell_the_other_view_and_meet_by_nt_xent():
     }
     recording = torch.arange(size)
     outcome = pretext.ask(features, Batch({}, recording, dice()))
-    foretold = pretext.foretell(features["context"]).unflatten(-1, (2, 16)) / 4
+    foretold = pretext.foretell(features["context"]).unflatten(-1, (2, 16))
     crossed = torch.stack([features["future"][:, 1], features["future"][:, 0]], 1)
     temporal = tell_the_future(foretold, crossed, features["there"], recording).loss
     torch.testing.assert_close(outcome.metrics["temporal"], temporal.detach())
@@ -221,6 +221,7 @@ def test_the_future_follows_the_cut_within_the_recording():
     for i, length in enumerate((48, 30, 9, 3, 2)):
         count = min(12, length)
         grid, _ = averaged(tokens[i : i + 1, :length], present[i : i + 1, :length], 12)
+        grid = grid / grid.square().sum(-1, keepdim=True).sqrt()
         cut = int(float(batch["series"].factors["cut"][i, 0]) * max(1, count - 3))
         for k in range(3):
             assert bool(got["there"][i, k]) == (cut + k + 1 < count)

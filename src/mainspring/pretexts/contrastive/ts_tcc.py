@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
@@ -88,8 +89,9 @@ class TsTcc(Pretext):
 
     From the paper and its code for human activity (HAR) are the views, N(2, 1.1), up to 8
     segments and jitter of 0.8; K = 6 of 18 tokens; the transformer of 4 layers, 4 heads and inner
-    width 64 over a context of 100, without positions, read at a token of its own; weights 1 and
-    0.7; temperature 0.2; batches of 128 and a learning rate of 3e-4.
+    width 64 over a context of 100, without positions, read at a token of its own; tokens of unit
+    length, without which training moves all of them the same way, far beyond what tells them apart;
+    weights 1 and 0.7; temperature 0.2; batches of 128 and a learning rate of 3e-4.
 
     What differs. Views are made anew for every batch (the code makes them once, when data are
     loaded), and permutation moves whole time steps (in the code every channel becomes a copy of the
@@ -98,9 +100,8 @@ class TsTcc(Pretext):
     which a stack of convolutions with pooling makes of a HAR window; so a third of any recording
     is foretold. Where the past ends is drawn for each recording (the code: once a batch) and is
     the same for both directions. Negatives are the futures of other recordings, as in the paper's
-    Eq. 1 and 2 (the code's softmax runs over the predictions instead). Dot products are divided
-    by the square root of the width, which the linear maps could do as well. The projection has
-    no batch normalisation, so that no recording sees another before the loss.
+    Eq. 1 and 2 (the code's softmax runs over the predictions instead). The projection has no batch
+    normalisation, so that no recording sees another before the loss.
 
     `future` is the share of predictions that are nearer to the true token than to that of any
     other recording, over all k and both directions; `context` the share of contexts nearest to
@@ -182,6 +183,7 @@ class TsTcc(Pretext):
         place = (torch.arange(flat.shape[1], device=flat.device) + 0.5) / flat.shape[1]
         there = present[:, (place * present.shape[1]).long()].repeat(2, 1)
         grid, count = averaged(flat, there, self.config.grid)
+        grid = F.normalize(grid, dim=-1)
 
         room = (count - self.config.steps).clamp(min=1)
         cut = (batch["series"].factors["cut"][:, 0].repeat(2) * room).long()
@@ -209,7 +211,7 @@ class TsTcc(Pretext):
         """Temporal contrasting in both directions, and contextual contrasting."""
         context, there = features["context"], features["there"]
         dim = features["future"].shape[-1]
-        foretold = self.foretell(context).unflatten(-1, (self.config.steps, dim)) / dim**0.5
+        foretold = self.foretell(context).unflatten(-1, (self.config.steps, dim))
         future = tell_the_future(foretold, features["future"].flip(1), there, batch.recording)
 
         ours, theirs = features["projection"].unbind(1)
