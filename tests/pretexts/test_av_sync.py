@@ -431,7 +431,8 @@ def test_a_pretext_needs_two_streams_with_rates():
         ({"gap": 0.0}, "gap"),
         ({"gap": 0.51, "far": 0.59}, "whole number of frames"),
         ({"ask": "offset", "reach": 1.1}, "longer clips"),
-        ({"step": 0.01}, "at least one frame"),
+        ({"ask": "offset", "reach": 0.5, "step": 0.01}, "at least one frame"),
+        ({"step": 0.0}, "at least one frame"),
         ({"shifted": 0}, "at least 1"),
         ({"hard": 1.5}, "share"),
         ({"steps": 1}, "at least 2"),
@@ -440,6 +441,12 @@ def test_a_pretext_needs_two_streams_with_rates():
 def test_settings_that_contradict_each_other_are_named(settings, words):
     with pytest.raises(ConfigError, match=words):
         build(**settings)
+
+
+def test_settings_of_the_other_question_stand_in_nobody_s_way():
+    slow = {"video": ClipSpec(length=12, rate=3.0, size=4), "audio": CLIPS["audio"]}
+    assert build(slow).config.step < 1 / 3
+    assert build(ask="offset", reach=0.5, gap=0.0).config.ask == "offset"
 
 
 def learn(pretext, encoders, world, steps):

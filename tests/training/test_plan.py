@@ -112,6 +112,22 @@ def test_long_whole_recordings_are_encoded_in_parts():
     assert any("3 parts" in note for note in made.notes)
 
 
+def test_an_average_that_is_asked_for_takes_the_place_of_the_recipe_s():
+    asked = settle({"data": "memory", "pretext": "ts2vec", "optimiser": {"ema": 0.99}})
+    assert (asked.optimiser.ema, asked.optimiser.mean, asked.optimiser.lr) == (0.99, False, 1e-3)
+    assert settle({"data": "memory", "pretext": "ts2vec", "optimiser": {"lr": 1.0}}).optimiser.mean
+    with pytest.raises(ConfigError, match="both set"):
+        settle({"data": "memory", "pretext": "ts2vec", "optimiser": {"ema": 0.9, "mean": True}})
+
+
+def test_a_single_recording_is_too_few_for_no_other_reason():
+    with pytest.raises(DataError, match=r"Only 1 of 1 .* ts2vec needs at least 2\.$"):
+        plan.make_plan(
+            settle({"data": "memory", "pretext": "ts2vec"}),
+            api.catalogue(np.arange(60, dtype=np.float32).reshape(1, 60, 1)),
+        )
+
+
 def test_series_need_no_cache(tmp_path):
     planned_series = settle({"data": "mem", "pretext": "ts2vec"})
     made = plan.make_plan(planned_series, api.catalogue(np.zeros((8, 30, 1), np.float32)))

@@ -150,11 +150,11 @@ def make_plan(settings: Settings, found: Catalogue) -> Plan:
         need = f" {word} ".join(_need(s, pretext.needs(s), clips[s]) for s in streams)
         aside[f"shorter than {settings.pretext} needs ({need})"] = int((~enough).sum())
     if enough.sum() < LEAST_RECORDINGS:
-        raise DataError(
+        said = (
             f"Only {enough.sum()} of {len(found)} recordings in {settings.data} can be used, and "
             f"{settings.pretext} needs at least {LEAST_RECORDINGS}. {_reasons(failed + aside)}"
-            f"{'' if enough.all() else _shorten(pretext, clips)}"
         )
+        raise DataError(said.rstrip() + ("" if enough.all() else _shorten(pretext, clips)))
     usable = recordings.select(enough)
     train, held = _hold_out(usable, settings)
     if len(train) < settings.batch and kind.apart:
@@ -329,6 +329,8 @@ def _need(stream: str, positions: int, spec: ClipSpec) -> str:
 
 
 def _reasons(counts: Mapping[str, int]) -> str:
+    if not counts:
+        return ""
     ranked = sorted(counts.items(), key=lambda item: -item[1])[:5]
     return "Reasons: " + "; ".join(f"{n} x {reason.rstrip('.')}" for reason, n in ranked) + "."
 

@@ -13,6 +13,8 @@ from mainspring.pretexts.catalog import find
 from mainspring.training.schedule import Optimiser
 
 BUDGETS = ("steps", "epochs", "minutes")
+AVERAGES = ("ema", "mean")
+"""Of the weights; a run keeps one at most."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ def settle(values: Mapping[str, Any]) -> Settings:
     over defaults.
 
     None and empty lists count as not given. A recipe's encoder, and what it says of architecture
-    and clips, belong together: they are left out where the user names an encoder.
+    and clips, belong together: they are left out where the user names an encoder. So is a recipe's
+    average of the weights where the user names one.
 
     Raises:
         ConfigError: If a setting or the preset is unknown, or settings contradict each other.
@@ -127,6 +130,10 @@ def settle(values: Mapping[str, Any]) -> Settings:
         recipe = {k: v for k, v in recipe.items() if k not in ("encoder", "architecture", "clip")}
     if any(name in given for name in BUDGETS):
         recipe = {k: v for k, v in recipe.items() if k not in BUDGETS}
+    asked = given.get("optimiser") or {}
+    if any(asked.get(average) for average in AVERAGES):
+        own = recipe.get("optimiser", {}).items()
+        recipe["optimiser"] = {k: v for k, v in own if k not in AVERAGES}
     return make(Settings, _over(recipe, given), "settings")
 
 

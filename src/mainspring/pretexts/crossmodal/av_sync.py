@@ -365,7 +365,7 @@ def _check(clips: Mapping[str, ClipSpec], config: AvSyncConfig) -> None:
         )
     rate = clips["video"].rate or 1
     gap, far = Offsets(clips).frames(config.gap, config.far)
-    if not 1 <= gap <= far:
+    if config.ask == "in_step" and not 1 <= gap <= far:
         raise ConfigError(
             f"gap ({config.gap} s) must be above 0, and far ({config.far} s) so much above it that "
             f"a whole number of frames, {1 / rate:.3g} s each, lies between them."
@@ -380,7 +380,8 @@ def _check(clips: Mapping[str, ClipSpec], config: AvSyncConfig) -> None:
             f"in common. Lower reach to at most {0.75 * _span(clips):.3g} or set longer clips "
             f"(clip.video.length, clip.audio.length)."
         )
-    if not 1 / rate <= config.step <= config.reach:
+    least = 1 / rate if config.ask == "offset" else 0
+    if config.step <= 0 or not least <= config.step <= config.reach:
         raise ConfigError(
             f"step ({config.step} s) must be at least one frame ({1 / rate:.3g} s) and at most "
             f"reach ({config.reach} s)."
