@@ -30,6 +30,16 @@ def test_a_new_folder_gets_its_parts_and_config(tmp_path):
     assert run.begin(plain(Settings(data="x", steps=3))) is True
 
 
+def test_a_run_knows_its_data_however_their_path_is_written(tmp_path, monkeypatch):
+    run = Run(tmp_path / "run")
+    run.begin(plain(Settings(data=str(tmp_path / "world"), steps=3)))
+    monkeypatch.chdir(tmp_path)
+    for same in ("world", "world/", "./run/../world", tmp_path / "world"):
+        assert run.learnt_from(same)
+    assert not run.learnt_from("worlds")
+    assert not run.learnt_from(torch.zeros(3))
+
+
 def test_a_folder_with_other_things_is_left_alone(tmp_path):
     (tmp_path / "thesis.doc").write_text("precious")
     with pytest.raises(RunError, match="not empty and holds no run"):

@@ -173,8 +173,7 @@ def _calendar(
 
 def _learnt_from(run: str | Path, data: Any) -> list[str]:
     """Whether the encoder may have seen the test part."""
-    named = Run(run).config().get("data", "")
-    if not isinstance(data, str | Path) or Path(named).absolute() != Path(data).absolute():
+    if not Run(run).learnt_from(data):
         return []
     return [
         f"the encoder was trained on all of {data}, the test part included (without its targets); "

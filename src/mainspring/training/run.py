@@ -119,9 +119,12 @@ class Run:
         return tomllib.loads(path.read_text())
 
     def learnt_from(self, data: Any) -> bool:
-        """Whether these are the very data, by the name they were given, that the run is trained
-        on. Data in memory have no name."""
-        return isinstance(data, str | Path) and self.config().get("data") == str(data)
+        """Whether these are the very data, by their path, that the run is trained on. Data in
+        memory have none."""
+        named = self.config().get("data")
+        if not named or not isinstance(data, str | Path):
+            return False
+        return os.path.abspath(named) == os.path.abspath(data)
 
     def _compare(self, old: dict[str, Any], new: dict[str, Any]) -> None:
         old.pop("resolved", None)
