@@ -10,6 +10,7 @@ import soundfile
 from mainspring import api
 from mainspring.clips import ClipSpec
 from mainspring.errors import ConfigError, DataError, unknown
+from mainspring.recordings.store import default_cache
 from mainspring.training import plan
 from mainspring.training.settings import settle
 from mainspring.training.streams import lacking
@@ -142,7 +143,7 @@ def test_a_cache_that_cannot_be_written_is_kept_among_temporary_files(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.warns(UserWarning, match=r"Nothing can be written to .*file/mainspring.*XDG_CACHE"):
-        folder = plan.default_cache()
+        folder = default_cache()
     assert folder.parent == tmp_path
     with pytest.warns(UserWarning, match="XDG_CACHE_HOME"):
         made = planned(sounds, "arrow_of_time")
@@ -152,7 +153,7 @@ def test_a_cache_that_cannot_be_written_is_kept_among_temporary_files(
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "expanduser", _homeless)
     with pytest.warns(UserWarning, match="~/.cache"):
-        assert plan.default_cache() == folder
+        assert default_cache() == folder
 
 
 def _homeless(path: Path) -> Path:

@@ -10,10 +10,11 @@ from typing import Any
 from mainspring.errors import MainspringError
 from mainspring.recordings.catalogue import Catalogue, open_catalogue
 from mainspring.recordings.series import layout_of
+from mainspring.recordings.store import default_cache
 from mainspring.recordings.survey import report as survey_report
 from mainspring.recordings.survey import survey
 from mainspring.training.estimate import estimate
-from mainspring.training.plan import default_cache, describe, make_plan
+from mainspring.training.plan import describe, make_plan
 from mainspring.training.progress import Log
 from mainspring.training.run import plain
 from mainspring.training.settings import settle

@@ -18,12 +18,12 @@ from mainspring.evaluate.search import search as search_vectors
 from mainspring.evaluate.vectors import Vectors
 from mainspring.pretexts import catalog as pretexts
 from mainspring.pretexts.pretext import Pretext
-from mainspring.recordings.cache import Cache
+from mainspring.recordings.cache import DECODED, Cache
 from mainspring.recordings.catalogue import Catalogue
 from mainspring.recordings.reader import Reader
 from mainspring.recordings.recording import STREAMS
 from mainspring.recordings.series_file import split_uri
-from mainspring.training.plan import default_cache
+from mainspring.recordings.store import default_cache
 from mainspring.training.progress import Log
 from mainspring.training.run import Run
 from mainspring.training.settings import Loading
@@ -255,7 +255,7 @@ def reader_for(saved: Saved, found: Catalogue) -> Reader:
 def reader_of(clips: Mapping[str, ClipSpec], found: Catalogue) -> Reader:
     """The same for several streams."""
     channels = channels_of(found) if "series" in clips else 0
-    if not clips.keys() & {"video", "audio"}:
+    if not clips.keys() & DECODED:
         return Reader(clips, channels=channels)
     cache = Cache(default_cache() / "decoded", int(Loading().cache_gb * 1e9))
     return Reader(clips, cache if cache.fits(found, clips)[0] else None, channels=channels)

@@ -34,6 +34,9 @@ from mainspring.recordings.store import Entry, Stamps, Store
 from mainspring.recordings.unsurveyed import look
 from mainspring.recordings.video_index import IndexStore, shown_at
 
+DECODED = frozenset({"video", "audio"})
+"""Streams that are kept; others are read as they lie."""
+
 CHUNK_SECONDS = 20.0
 # Raised when what is kept, or how it is made, changes.
 LAYOUT = 1
@@ -270,7 +273,7 @@ def _needed(
     recording: Recording, clips: Mapping[str, ClipSpec]
 ) -> Iterator[tuple[Chunk, StreamInfo]]:
     """The stretches that reading a recording touches."""
-    wanted = [stream for stream in ("video", "audio") if stream in clips]
+    wanted = [stream for stream in clips if stream in DECODED]
     if not wanted or recording.problem:
         return
     try:

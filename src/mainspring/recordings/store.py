@@ -9,12 +9,15 @@ that is killed leaves only a part, which the next `Store` clears away.
 from __future__ import annotations
 
 import errno
+import getpass
 import hashlib
 import mmap
 import os
 import socket
+import tempfile
 import time
 import uuid
+import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,6 +171,29 @@ class Store:
                 continue
             found.append((facts.st_mtime, facts.st_size, path.stem))
         return found
+
+
+def default_cache() -> Path:
+    """Where decoded samples and facts about files are kept between runs: XDG_CACHE_HOME or
+    ~/.cache, or where nothing can be written there, as in many containers, a folder of the user's
+    own among temporary files."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        usual = Path(base).expanduser() / "mainspring"
+        usual.mkdir(parents=True, exist_ok=True)
+        if os.access(usual, os.W_OK):
+            return usual
+    except (OSError, RuntimeError):  # no home at all is a RuntimeError
+        pass
+    owner = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
+    other = Path(tempfile.gettempdir()) / f"mainspring-{owner}"
+    other.mkdir(mode=0o700, exist_ok=True)
+    warnings.warn(
+        f"Nothing can be written to {base}/mainspring; what is decoded is kept in {other}. Set "
+        "XDG_CACHE_HOME to a folder that lasts.",
+        stacklevel=2,
+    )
+    return other
 
 
 def _map(path: Path) -> Entry:

@@ -6,10 +6,6 @@ Whatever the user left open is chosen here, from the data, and said in `notes`.
 from __future__ import annotations
 
 import dataclasses
-import getpass
-import os
-import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,9 +22,10 @@ from mainspring.encoders.weights import load_weights
 from mainspring.errors import ConfigError, DataError
 from mainspring.pretexts import catalog as pretext_catalog
 from mainspring.pretexts.pretext import Pretext
-from mainspring.recordings.cache import Cache
+from mainspring.recordings.cache import DECODED, Cache
 from mainspring.recordings.catalogue import Catalogue, windowed
 from mainspring.recordings.reader import Reader
+from mainspring.recordings.store import default_cache
 from mainspring.training import streams as streams_of
 from mainspring.training.order import seeded, torch_seed
 from mainspring.training.settings import Settings, make, with_clip
@@ -358,7 +355,7 @@ def _cache(
     or nothing may be kept, no folder is made."""
     budget = int(settings.loading.cache_gb * 1e9)
     channels = streams_of.channels_of(usable) if "series" in clips else 0
-    if not budget or not clips.keys() & {"video", "audio"}:
+    if not budget or not clips.keys() & DECODED:
         return Reader(clips, channels=channels), (False, 0)
     cache = Cache(Path(settings.loading.cache or default_cache() / "decoded"), budget)
     fits, size = cache.fits(usable, clips)
@@ -370,29 +367,6 @@ def _cache(
             f"{settings.loading.cache_gb:g} GB: they are decoded as they are needed."
         )
     return Reader(clips, channels=channels), (False, size)
-
-
-def default_cache() -> Path:
-    """Where decoded samples and facts about files are kept between runs: XDG_CACHE_HOME or
-    ~/.cache, or where nothing can be written there, as in many containers, a folder of the user's
-    own among temporary files."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    try:
-        usual = Path(base).expanduser() / "mainspring"
-        usual.mkdir(parents=True, exist_ok=True)
-        if os.access(usual, os.W_OK):
-            return usual
-    except (OSError, RuntimeError):  # no home at all is a RuntimeError
-        pass
-    owner = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
-    other = Path(tempfile.gettempdir()) / f"mainspring-{owner}"
-    other.mkdir(mode=0o700, exist_ok=True)
-    warnings.warn(
-        f"Nothing can be written to {base}/mainspring; what is decoded is kept in {other}. Set "
-        "XDG_CACHE_HOME to a folder that lasts.",
-        stacklevel=2,
-    )
-    return other
 
 
 def describe(plan: Plan) -> dict[str, Any]:
