@@ -139,6 +139,33 @@ def test_numbers_that_turn_fractional_late_in_a_long_file(tmp_path: Path) -> Non
     same(read_series(path), np.array(values)[:, None])
 
 
+def test_columns_aligned_by_blanks(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    rows = "".join(f"{row:8.3f} {2 * row:12.4f} {-row:7.1f}\n" for row in range(20))
+    path.write_text("# made by a logger\n    time        left   right\n" + rows)
+    probe = probe_series(path)
+    assert probe.columns == ("left", "right")
+    want = np.arange(20.0)[:, None] * [2, -1]
+    np.testing.assert_allclose(read_series(str(path)), want)
+    path.write_text(rows)
+    assert probe_series(path).infos[0].channels == 2  # the first counts rows
+    path.write_text("a  b\n1  2\n1  2\n1  2\n3  x\n")
+    with pytest.raises(DataError, match="line 5 holds 'x'"):
+        probe_series(path)
+
+
+def test_lines_longer_than_what_is_looked_at_first(tmp_path: Path) -> None:
+    path = tmp_path / "wide.csv"
+    names = [f"channel number {number}" for number in range(8000)]
+    row = ",".join(f"{number / 7:.9f}" for number in range(8000))
+    path.write_text(f"{','.join(names)}\n{row}\n{row}\n")
+    assert probe_series(path).columns == tuple(names)
+    path.write_text(f"{row},{row}\n" * 3)
+    assert probe_series(path).infos[0].channels == 16000
+    path.write_text("# " + "long comment " * 10_000 + "\na,b\n1,2\n3,4\n")
+    np.testing.assert_array_equal(read_series(str(path)), [[1, 2], [3, 4]])
+
+
 def test_parquet_like_csv(tmp_path: Path) -> None:
     stamps = np.array(["2020-01-01", "2020-01-02", "2020-01-03"], dtype="datetime64[s]")
     table = pa.table({"when": stamps, "x": [1, None, 3], "y": [0.5, 1.5, 2.5]})

@@ -1,15 +1,18 @@
 """Irregular times: what was observed keeps its place, and nothing is made up."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mainspring.errors import ConfigError, DataError
+from mainspring.recordings import dates
 from mainspring.recordings.series import layout_of, probe_series, read_at, read_series
-from mainspring.recordings.timestamps import SETTING, averaged, layout, on_grid
+from mainspring.recordings.timestamps import SETTING, UNKNOWN, averaged, layout, on_grid
 
 
 def slow_resample(values: np.ndarray, seconds: np.ndarray) -> np.ndarray:
@@ -178,3 +181,85 @@ def test_single_steps_are_those_of_the_whole(tmp_path: Path) -> None:
     there = steps < len(whole)
     expected[there] = whole[steps[there]]
     np.testing.assert_array_equal(told, expected)
+
+
+BEGIN = datetime(2020, 1, 30, 9, 59, 58)
+
+
+@pytest.mark.parametrize(
+    ("form", "step"),
+    [
+        ("%m/%d/%Y %I:%M:%S %p", 60),
+        ("%d/%m/%Y %I:%M %p", 60),
+        ("%d.%m.%Y %H:%M:%S.%f", 0.1),
+        ("%Y-%m-%dT%H:%M:%S,%f", 0.1),
+        ("%Y-%m-%d %H:%M:%S.%fZ", 0.1),
+        ("%Y/%m/%d %H:%M:%S+0130", 60),
+        ("%d-%m-%y %H:%M", 60),
+        ("%d-%b-%Y %H:%M:%S", 60),
+        ("%a, %d %B %Y %H:%M:%S GMT", 60),
+        ("%b %d, %Y %H:%M:%S", 60),
+        ("%-m/%-d/%Y %-H:%M", 60),
+        ("%Y%m%dT%H%M%S", 60),
+        ("%Y%m%d%H%M%S", 60),
+        ("%Y%m%d", 86400),
+        ("%d/%m/%Y", 86400),
+        ("%H:%M:%S.%f", 0.1),
+        ("%H:%M:%S:%f", 0.1),
+        ("%I:%M:%S %p", 60),
+    ],
+)
+def test_times_as_people_write_them(tmp_path: Path, form: str, step: float) -> None:
+    stamps = [(BEGIN + timedelta(seconds=step * row)).strftime(form) for row in range(90)]
+    path = tmp_path / "a.csv"
+    path.write_text("time;x\n" + "".join(f"{stamp};{row}\n" for row, stamp in enumerate(stamps)))
+    found = probe_series(path)
+    assert found.infos[0].rate == pytest.approx(1 / step)
+    assert found.columns == ("x",)
+    np.testing.assert_array_equal(read_series(str(path))[:, 0], np.arange(90))
+
+
+def test_written_dates_are_seconds_since_1970() -> None:
+    texts = ["30.01.2020 12:05:07.25 AM", "31.01.2020 12:00:00.5 pm", None]
+    want = [datetime(2020, 1, 30, 0, 5, 7), datetime(2020, 1, 31, 12)]
+    exact = [day.replace(tzinfo=UTC).timestamp() for day in want]
+    found = dates.seconds(pa.array(texts))
+    np.testing.assert_allclose(found, [exact[0] + 0.25, exact[1] + 0.5, np.nan])
+    with_zone = dates.seconds(pa.array(["2020-01-30 01:30:00+01:30", "2020-01-30 00:00:01 UTC"]))
+    np.testing.assert_allclose(with_zone, np.array([0, 1]) + 1580342400)
+    # Days over midnight, and hours beyond a day.
+    np.testing.assert_allclose(dates.seconds(pa.array(["23:59:59", "0:00:01"])), [86399, 86401])
+    np.testing.assert_allclose(dates.seconds(pa.array(["99:59:59", "100:00:01"])), [359999, 360001])
+    np.testing.assert_allclose(dates.seconds(pa.array(["59:59.5", "60:00.25"])), [3599.5, 3600.25])
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["step1", "step2"],
+        ["31.02.2020", "01.03.2020"],
+        ["2020-13-01", "2020-13-02"],
+        ["10:61", "10:62"],
+        ["13:00 PM", "13:01 PM"],
+        ["2020-01-01", "02.01.2020"],
+        ["30-Foo-2020", "31-Foo-2020"],
+    ],
+)
+def test_what_is_no_date_is_none(texts: list[str]) -> None:
+    assert dates.seconds(pa.array(texts)) is None
+
+
+def test_numbers_that_are_dates_and_numbers_that_are_not() -> None:
+    assert dates.compact(np.array([20200131.0, 20200201.0])) is not None
+    assert dates.compact(np.array([20200131.0, 20200132.0])) is None
+    assert dates.compact(np.array([1_580_342_400.0, 1_580_342_401.0])) is None  # Unix stamps
+    assert dates.compact(np.array([20200131.5, 20200201.5])) is None
+
+
+def test_times_in_no_known_way_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("time,x\n" + "".join(f"step {row},{row}\n" for row in range(9)))
+    found = layout_of(str(path))
+    assert found is not None
+    assert found.notes == (UNKNOWN,)
+    assert found.rate == 1

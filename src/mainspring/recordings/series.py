@@ -27,6 +27,7 @@ from jaxtyping import Float32, Float64, Int64
 
 from mainspring.errors import DataError
 from mainspring.recordings import archives, tables
+from mainspring.recordings.dates import DATED
 from mainspring.recordings.recent import Recent
 from mainspring.recordings.recording import StreamInfo
 from mainspring.recordings.series_file import (
@@ -196,7 +197,7 @@ def _clock(path: str) -> _Clock | None:
         if dialect.header is None:
             return None
         table = pyarrow.csv.read_csv(
-            path,
+            dialect.source(path),
             pyarrow.csv.ReadOptions(skip_rows=dialect.skip, encoding=dialect.encoding),
             pyarrow.csv.ParseOptions(delimiter=dialect.delimiter),
             pyarrow.csv.ConvertOptions(null_values=tables.MISSING, strings_can_be_null=True),
@@ -210,14 +211,13 @@ def _clock_among(schema: pa.Schema, column: Callable[[str], pa.ChunkedArray]) ->
     """The first column that is a clock; only columns that may be one are read."""
     for index, field in enumerate(schema):
         temporal = pa.types.is_temporal(field.type)
-        text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
         named = written(field.name) in NAMES
         if not (index == 0 or temporal or named):
             continue
         seconds = seconds_of(field.name.strip(), column(field.name), index == 0)
         if seconds is not None:
-            dates = text or pa.types.is_timestamp(field.type) or pa.types.is_date(field.type)
-            return _Clock(index, seconds, dates)
+            dated = pa.types.is_timestamp(field.type) or pa.types.is_date(field.type)
+            return _Clock(index, seconds, dated or bool(np.abs(seconds).max() > DATED))
     return None
 
 

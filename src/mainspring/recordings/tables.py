@@ -26,7 +26,9 @@ _WHOLE = re.compile(r"^\s*[-+]?\d*\s*$")
 _MOMENT = re.compile(
     r"^\s*(\d{1,4}[-/.]\d{1,2}([-/.]\d{1,4})?([ T].*)?|\d{1,2}:\d\d(:\d\d.*)?)\s*$"
 )
-_SNIFFED = 1 << 16  # bytes
+_BLANKS = re.compile(r"[ \t]+")
+_SNIFFED = 1 << 16  # bytes, more where a line is longer
+_SHOWN = 3  # lines
 _LARGEST_BLOCK = 1 << 30  # bytes; pyarrow infers a column's type from one block
 
 
@@ -40,6 +42,7 @@ class Dialect:
         encoding: Of its characters.
         skip: Lines of comment before the table.
         header: Names of its columns as written; None where the first line holds data.
+        aligned: Whether columns are aligned by any number of blanks; the delimiter is then one.
     """
 
     delimiter: str
@@ -47,6 +50,15 @@ class Dialect:
     encoding: str
     skip: int
     header: tuple[str, ...] | None
+    aligned: bool = False
+
+    def source(self, path: str) -> str | io.BytesIO:
+        """What to read the table from, cells separated by one delimiter."""
+        if not self.aligned:
+            return path
+        text = Path(path).read_text(self.encoding).removeprefix("\ufeff")
+        lines = (_BLANKS.sub(" ", line.strip()) for line in text.splitlines())
+        return io.BytesIO("\n".join(lines).encode(self.encoding))
 
 
 def sniff(path: str) -> Dialect:
@@ -55,42 +67,68 @@ def sniff(path: str) -> Dialect:
     Raises:
         DataError: If it is binary.
     """
-    with Path(path).open("rb") as file:
-        head = file.read(_SNIFFED)
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
-    elif b"\0" in head:
-        raise DataError(f"{path} holds binary data, where text with a table was expected.")
-    else:
-        encoding = "utf-8"
-        try:
-            codecs.getincrementaldecoder("utf-8")().decode(head)
-        except UnicodeDecodeError:
-            encoding = "latin-1"
-    lines = head.decode(encoding, errors="ignore").removeprefix("\ufeff").splitlines()
-    skip = 0
-    while skip < len(lines) and (not lines[skip].strip() or lines[skip].lstrip().startswith("#")):
-        skip += 1
-    shown = [line for line in lines[skip:] if line.strip()][:3]
+    size, read = Path(path).stat().st_size, _SNIFFED
+    while True:
+        with Path(path).open("rb") as file:
+            head = file.read(read)
+        encoding = _encoding(path, head)
+        lines = head.decode(encoding, errors="ignore").removeprefix("\ufeff").splitlines()
+        if read < size:
+            lines = lines[:-1]  # cut short
+        skip = 0
+        while skip < len(lines) and (not lines[skip].strip() or _is_comment(lines[skip])):
+            skip += 1
+        shown = [line for line in lines[skip:] if line.strip()][:_SHOWN]
+        if len(shown) == _SHOWN or read >= size:
+            break
+        read *= 4
     if not shown:
         raise DataError(f"{path} holds no line of data, where a table was expected.")
     delimiter = _delimiter(shown)
-    rows = list(csv.reader(shown, delimiter=delimiter))
+    aligned = delimiter is None
+    rows = [line.split() for line in shown] if delimiter is None else _cells(shown, delimiter)
+    delimiter = delimiter or " "
     decimal = "."
     if delimiter != "," and any(_DECIMAL_COMMA.match(cell) for row in rows for cell in row):
         decimal = ","
     titled = any(not _is_data(cell, decimal) for cell in rows[0]) or _is_numbered(rows)
     header = tuple(cell.strip() for cell in rows[0]) if titled else None
-    return Dialect(delimiter, decimal, encoding, skip, header)
+    return Dialect(delimiter, decimal, encoding, skip, header, aligned)
 
 
-def _delimiter(lines: list[str]) -> str:
-    """The first of `_DELIMITERS` that splits all shown lines into equally many cells."""
+def _encoding(path: str, head: bytes) -> str:
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if b"\0" in head:
+        raise DataError(f"{path} holds binary data, where text with a table was expected.")
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "utf-8"
+
+
+def _is_comment(line: str) -> bool:
+    return line.lstrip().startswith("#")
+
+
+def _cells(lines: list[str], delimiter: str) -> list[list[str]]:
+    return list(csv.reader(lines, delimiter=delimiter))
+
+
+def _delimiter(lines: list[str]) -> str | None:
+    """The first of `_DELIMITERS` that splits all shown lines into equally many cells, none of them
+    for want of a second blank; None where only runs of blanks do."""
     for delimiter in _DELIMITERS:
-        widths = {len(row) for row in csv.reader(lines, delimiter=delimiter)}
-        if len(widths) == 1 and widths != {1}:
+        if not all(delimiter in line for line in lines):
+            continue
+        rows = _cells(lines, delimiter)
+        if len({len(row) for row in rows}) > 1:
+            continue
+        if delimiter != " " or all(cell for row in rows for cell in row):
             return delimiter
-    return ","
+    widths = {len(line.split()) for line in lines}
+    return None if len(widths) == 1 and widths != {1} else ","
 
 
 def _is_data(cell: str, decimal: str) -> bool:
@@ -127,7 +165,7 @@ def read_csv(path: str) -> SeriesFile:
     size = Path(path).stat().st_size
     try:
         table = pyarrow.csv.read_csv(
-            path,
+            dialect.source(path),
             pyarrow.csv.ReadOptions(
                 skip_rows=dialect.skip,
                 autogenerate_column_names=dialect.header is None,
@@ -203,6 +241,8 @@ def _culprit(path: str, index: int, column: pa.ChunkedArray, dialect: Dialect | 
     if dialect is None:
         return f"it is of type {column.type}"
     text = Path(path).read_text(dialect.encoding).removeprefix("\ufeff")
+    if dialect.aligned:
+        text = "\n".join(_BLANKS.sub(" ", line.strip()) for line in text.splitlines())
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=dialect.delimiter)
     for row in reader:
         if reader.line_num <= dialect.skip or len(row) <= index:

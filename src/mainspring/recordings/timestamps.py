@@ -25,13 +25,15 @@ import pyarrow.compute as pc
 from jaxtyping import Float, Float32, Float64, Int64
 
 from mainspring.errors import DataError, unknown
+from mainspring.recordings import dates
 
 SETTING = "MAINSPRING_IRREGULAR"
 WAYS = ("resample", "gap")
 GAP = "log gap"
 """Name of the further channel."""
 
-SORTED, AVERAGED, RESAMPLED, HOLES, GAPS = (
+UNKNOWN, SORTED, AVERAGED, RESAMPLED, HOLES, GAPS = (
+    "taken for a second a row, as times are missing or written in no known way",
     "sorted by time",
     "averaged where rows have one stamp",
     "resampled to a regular grid",
@@ -51,27 +53,8 @@ _CYCLES = frozenset(
 )
 INDEX_NAMES = frozenset({"", "index", "unnamed:_0", "row"})
 
-# Text that pyarrow does not take for a time by itself, tried on columns with a name of NAMES.
-FORMATS = (
-    "%d/%m/%Y %H:%M:%S",
-    "%d/%m/%Y %H:%M",
-    "%m/%d/%Y %H:%M:%S",
-    "%m/%d/%Y %H:%M",
-    "%d.%m.%Y %H:%M:%S",
-    "%d.%m.%Y %H:%M",
-    "%d/%m/%Y",
-    "%m/%d/%Y",
-    "%d.%m.%Y",
-    "%Y/%m/%d %H:%M:%S",
-    "%Y/%m/%d %H:%M",
-    "%Y/%m/%d",
-    "%Y%m%d",
-    "%Y-%m",
-)
-
 _MOST_GAPS = 10  # a grid may hold this many times the rows that are there, the rest missing
 _MOST_TWICE = 0.1  # share of stamps that may occur again in a table out of order
-_LEAST_RISING = 0.95  # share of steps that must not fall in a clock out of order
 
 
 _UNIT = re.compile(r"[ _]*[(\[]\s*(\w+)\s*[)\]]$")
@@ -119,29 +102,20 @@ def _number(column: pa.ChunkedArray) -> Float64[np.ndarray, "row"]:
     return column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64)
 
 
-def _from_text(column: pa.ChunkedArray) -> Float64[np.ndarray, "row"] | None:
-    """Time written in one of FORMATS; text in another form is a time of unknown rate."""
-    given = len(column) - column.null_count
-    best, best_rising = np.full(len(column), np.nan), 0.0
-    for form in FORMATS:
-        stamps = pc.strptime(column, format=form, unit="s", error_is_null=True)
-        if len(stamps) - stamps.null_count == given:
-            seconds = _number(stamps.cast(pa.int64()))
-            step = np.diff(seconds)
-            if np.all(step >= 0) or np.all(step <= 0):
-                return seconds
-            # Days taken for months go back and forth more often than rows out of order do.
-            rising = float(np.mean(step >= 0))
-            if rising >= _LEAST_RISING and rising > best_rising:
-                best, best_rising = seconds, rising
-    return best
+def _from_text(column: pa.ChunkedArray) -> Float64[np.ndarray, "row"]:
+    """Written times; those in a form that is not known are of unknown rate."""
+    found = dates.seconds(column)
+    return np.full(len(column), np.nan) if found is None else found
 
 
 def _from_numbers(
     name: str, numbers: Float64[np.ndarray, "row"], first: bool
 ) -> Float64[np.ndarray, "row"] | None:
-    """Seconds, milliseconds or Unix stamps, which must increase to be taken for time; with a name
-    that leaves no doubt, all but a few of them."""
+    """Days written as numbers; or seconds, milliseconds or Unix stamps, which must increase to be
+    taken for time, with a name that leaves no doubt all but a few of them."""
+    days = dates.compact(numbers) if name in NAMES - _CYCLES and len(numbers) > 1 else None
+    if days is not None:
+        return days
     with np.errstate(invalid="ignore"):  # inf - inf
         step = np.diff(numbers)
     if len(numbers) < 2 or not (np.all(step > 0) or _is_clock(name, step)):
@@ -160,7 +134,7 @@ def _from_numbers(
 def _is_clock(name: str, step: Float64[np.ndarray, "pair"]) -> bool:
     if name not in NAMES or name in _CYCLES or not np.isfinite(step).all():
         return False
-    return bool(np.mean(step >= 0) >= _LEAST_RISING and np.mean(step > 0) >= 0.5)
+    return bool(np.mean(step >= 0) >= dates.LEAST_RISING and np.mean(step > 0) >= 0.5)
 
 
 @dataclass(frozen=True)
@@ -244,7 +218,7 @@ def layout(seconds: Float64[np.ndarray, "row"], what: str, irregular: str = WAYS
     notes: list[str] = []
     order = None
     if np.isnan(seconds).any():
-        return _as_they_are(rows, 1.0, irregular)
+        return _as_they_are(rows, 1.0, irregular, UNKNOWN)
     step = np.diff(seconds)
     if np.any(step < 0):
         order = np.arange(rows)[::-1].copy()
@@ -293,9 +267,9 @@ def _nearest(seconds: Float64[np.ndarray, "row"], tick: float) -> Int64[np.ndarr
     return np.floor((seconds - seconds[0]) / tick + 0.5).astype(np.int64)
 
 
-def _as_they_are(rows: int, rate: float, irregular: str) -> Layout:
+def _as_they_are(rows: int, rate: float, irregular: str, *notes: str) -> Layout:
     gaps = np.zeros(rows, np.float32) if irregular == "gap" else None
-    return Layout(None, None, rows, rate, gaps, ())
+    return Layout(None, None, rows, rate, gaps, notes)
 
 
 def _require_one_series(
