@@ -42,6 +42,18 @@ def test_a_flac_from_a_pipe_states_no_length(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_sound(path, 0.5, 1, 16_000), sound[8000:16_000], atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["s.flac", "s.mp3", "s.wav", "s.ogg"])
+def test_a_file_cut_short_is_as_long_as_what_is_left(name: str, tmp_path: Path) -> None:
+    path = write_plain(tmp_path / name, noise(4, 16_000), 16_000)
+    whole = read_sound(path, 0, 4, 8000)
+    Path(path).write_bytes(Path(path).read_bytes()[: Path(path).stat().st_size // 2])
+    info = probe_media(path)["audio"]
+    assert 1.1 < info.seconds < 2.3
+    got = read_sound(path, 0, info.seconds - 0.05, 8000)
+    np.testing.assert_allclose(got, whole[: len(got)], atol=2e-2)
+    assert np.abs(got[-400:]).mean() > 0.01
+
+
 @pytest.mark.parametrize("rate", [16_000, 24_000, 44_100, 7350.0, 11_025])
 def test_resampling_equals_the_whole_file_resampled(rate: float, tmp_path: Path) -> None:
     sound = noise(3, 44_100)

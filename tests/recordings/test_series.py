@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mainspring.errors import DataError
-from mainspring.recordings.series import probe_series, read_series
+from mainspring.recordings.series import layout_of, probe_series, read_series
 from mainspring.recordings.series_file import split_uri
 
 
@@ -152,6 +152,35 @@ def test_columns_aligned_by_blanks(tmp_path: Path) -> None:
     path.write_text("a  b\n1  2\n1  2\n1  2\n3  x\n")
     with pytest.raises(DataError, match="line 5 holds 'x'"):
         probe_series(path)
+
+
+def test_a_line_of_units_is_no_data(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("# logger\ntime,speed,\nms,m/s,V\n0,1,2\n500,2,\n1000,3,4\n")
+    np.testing.assert_array_equal(read_series(str(path)), [[1, 2], [2, np.nan], [3, 4]])
+    assert probe_series(path).infos[0].rate == 1 / 500
+    path.write_text("time,speed\ns,m/s\n0,1\n1,x\n")
+    with pytest.raises(DataError, match="line 4 holds 'x'"):
+        read_series(str(path))
+    path.write_text("time,what\n0,run\n1,2\n")
+    with pytest.raises(DataError, match="line 2 holds 'run'"):
+        read_series(str(path))
+
+
+def test_the_time_column_is_read_as_the_table_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("time;x\n0,0;1\n0,5;2\n1,0;3\n5,0;3\n")
+    layout = layout_of(str(path))
+    assert layout is not None
+    assert layout.notes == ("laid on their grid, with absent rows missing",)
+    path.write_text("a,a,time\n1,2,0\n3,4,1\n3,4,2\n3,4,5\n")
+    twice = layout_of(str(path))
+    assert twice is not None
+    assert twice.length == 6
+    with pytest.raises(DataError, match="cannot be read"):
+        layout_of(str(tmp_path / "none.csv"))
+    path.write_text("x" * 200_000 + "\n1\n2\n")
+    assert layout_of(str(path)) is None
 
 
 def test_lines_longer_than_what_is_looked_at_first(tmp_path: Path) -> None:

@@ -31,6 +31,9 @@ FILTER_REACH = 10
 # Decoders of overlapping blocks need blocks before the first one wanted: MP3's reservoir reaches
 # back furthest, Opus asks for 80 ms.
 PREROLL_SECONDS = 0.25
+# soundfile's formats whose header states a length, which a file that was cut short does not have.
+STATED = ("FLAC", "MP3")
+BLOCK_FRAMES = 4096
 # soundfile's formats whose blocks lean on those before.
 LEANING = ("MP3", "OGG")
 # A gap between blocks longer than this is silence in the file, not rounding of its clock.
@@ -45,7 +48,8 @@ INTEGER_SCALE = {"u1": 128.0, "i2": 2.0**15, "i4": 2.0**31}
 
 
 def probe_soundfile(path: str) -> StreamInfo | None:
-    """Facts of a sound file, or None where soundfile cannot open it or tell its length.
+    """Facts of a sound file, or None where soundfile cannot open it or tell its length. A file that
+    was cut short is as long as what is left of it.
 
     Raises:
         DataError: If it can be opened but holds no sample.
@@ -54,18 +58,38 @@ def probe_soundfile(path: str) -> StreamInfo | None:
         facts = soundfile.info(path)
     except soundfile.LibsndfileError:
         return None
-    if facts.frames <= 0:
-        raise DataError(f"{path} is a sound file without a single sample.")
     if facts.frames == UNSTATED_FRAMES:
         return None
+    frames = _left(path, facts.frames) if facts.format in STATED else facts.frames
+    if frames <= 0:
+        raise DataError(f"{path} is a sound file without a single sample.")
     return StreamInfo(
         kind="audio",
-        length=facts.frames,
+        length=frames,
         rate=float(facts.samplerate),
-        seconds=facts.frames / facts.samplerate,
+        seconds=frames / facts.samplerate,
         channels=facts.channels,
         codec=f"{facts.format} {facts.subtype}",
     )
+
+
+def _left(path: str, stated: int) -> int:
+    """How many samples can be read of those that a header states."""
+    with soundfile.SoundFile(path) as file:
+        try:
+            file.seek(max(0, stated - 1))
+            if len(file.read(1)):
+                return stated
+        except soundfile.LibsndfileError:
+            pass
+    found = 0
+    with soundfile.SoundFile(path) as file:
+        try:
+            while count := len(file.read(BLOCK_FRAMES)):
+                found += count
+        except soundfile.LibsndfileError:
+            pass
+    return found
 
 
 def read_sound(path: str, start: float, stop: float, rate: float) -> Float32[np.ndarray, "time"]:

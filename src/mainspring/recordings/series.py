@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 from jaxtyping import Float32, Float64, Int64
 
@@ -187,37 +186,30 @@ class _Clock(NamedTuple):
 def _clock(path: str) -> _Clock | None:
     """The time column of a table; None where it has none, or the file is no table."""
     extension = os.path.splitext(path)[1].lower()
-    try:
-        if extension in (".parquet", ".pq"):
+    if extension in (".parquet", ".pq"):
+        try:
             with pyarrow.parquet.ParquetFile(path) as file:
-                return _clock_among(file.schema_arrow, lambda name: file.read([name]).column(0))
-        if extension != ".csv" and (extension != ".tsv" or archives.is_ucr(path)):
-            return None
-        dialect = tables.sniff(path)
-        if dialect.header is None:
-            return None
-        table = pyarrow.csv.read_csv(
-            dialect.source(path),
-            pyarrow.csv.ReadOptions(skip_rows=dialect.skip, encoding=dialect.encoding),
-            pyarrow.csv.ParseOptions(delimiter=dialect.delimiter),
-            pyarrow.csv.ConvertOptions(null_values=tables.MISSING, strings_can_be_null=True),
-        )
-    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
-        raise DataError(f"{path} cannot be read as a table: {error}.") from error
-    return _clock_among(table.schema, table.column)
+                names = file.schema_arrow.names
+                return _clock_among(file.schema_arrow, lambda at: file.read([names[at]]).column(0))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"{path} cannot be read as a table: {error}.") from error
+    if extension != ".csv" and (extension != ".tsv" or archives.is_ucr(path)):
+        return None
+    table, dialect = tables.read_text(path)
+    return None if dialect.header is None else _clock_among(table.schema, table.column)
 
 
-def _clock_among(schema: pa.Schema, column: Callable[[str], pa.ChunkedArray]) -> _Clock | None:
+def _clock_among(schema: pa.Schema, column: Callable[[int], pa.ChunkedArray]) -> _Clock | None:
     """The first column that is a clock; only columns that may be one are read."""
     for index, field in enumerate(schema):
         temporal = pa.types.is_temporal(field.type)
         named = written(field.name) in NAMES
         if not (index == 0 or temporal or named):
             continue
-        seconds = seconds_of(field.name.strip(), column(field.name), index == 0)
+        seconds = seconds_of(field.name.strip(), column(index), index == 0)
         if seconds is not None:
             dated = pa.types.is_timestamp(field.type) or pa.types.is_date(field.type)
-            return _Clock(index, seconds, dated or bool(np.abs(seconds).max() > DATED))
+            return _Clock(index, seconds, dated or np.abs(seconds).max(initial=0.0) > DATED)
     return None
 
 

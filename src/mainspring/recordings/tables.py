@@ -42,6 +42,7 @@ class Dialect:
         encoding: Of its characters.
         skip: Lines of comment before the table.
         header: Names of its columns as written; None where the first line holds data.
+        units: Whether the line below the names holds units.
         aligned: Whether columns are aligned by any number of blanks; the delimiter is then one.
     """
 
@@ -50,7 +51,8 @@ class Dialect:
     encoding: str
     skip: int
     header: tuple[str, ...] | None
-    aligned: bool = False
+    units: bool
+    aligned: bool
 
     def source(self, path: str) -> str | io.BytesIO:
         """What to read the table from, cells separated by one delimiter."""
@@ -93,7 +95,8 @@ def sniff(path: str) -> Dialect:
         decimal = ","
     titled = any(not _is_data(cell, decimal) for cell in rows[0]) or _is_numbered(rows)
     header = tuple(cell.strip() for cell in rows[0]) if titled else None
-    return Dialect(delimiter, decimal, encoding, skip, header, aligned)
+    units = titled and len(rows) == _SHOWN and _is_units(rows[1], rows[2], decimal)
+    return Dialect(delimiter, decimal, encoding, skip, header, units, aligned)
 
 
 def _encoding(path: str, head: bytes) -> str:
@@ -141,6 +144,16 @@ def _is_data(cell: str, decimal: str) -> bool:
     return True
 
 
+def _is_units(cells: list[str], below: list[str], decimal: str) -> bool:
+    """Whether a line holds words alone, above one that holds none."""
+    words = [cell for cell in cells if cell.strip()]
+    return (
+        bool(words)
+        and not any(_is_data(cell, decimal) for cell in words)
+        and all(_is_data(cell, decimal) for cell in below)
+    )
+
+
 def _is_numbered(rows: list[list[str]]) -> bool:
     """Whether the first row numbers columns from 0, as pandas does for those without a name: behind
     an empty cell for its index, or above cells none of which is a whole number."""
@@ -154,20 +167,19 @@ def _is_numbered(rows: list[list[str]]) -> bool:
     )
 
 
-def read_csv(path: str) -> SeriesFile:
-    """A text table as one series. A time or date column gives the rate and is left out; empty
-    cells are missing values; decimal commas are understood where commas do not separate cells.
+def read_text(path: str) -> tuple[pa.Table, Dialect]:
+    """A text table with its columns as they are, and how it is written.
 
     Raises:
-        DataError: If it is no table, or a column is not numeric (with column and line).
+        DataError: If it is no table.
     """
-    dialect = sniff(path)
-    size = Path(path).stat().st_size
     try:
+        dialect, size = sniff(path), Path(path).stat().st_size
         table = pyarrow.csv.read_csv(
             dialect.source(path),
             pyarrow.csv.ReadOptions(
                 skip_rows=dialect.skip,
+                skip_rows_after_names=int(dialect.units),
                 autogenerate_column_names=dialect.header is None,
                 encoding=dialect.encoding,
                 block_size=min(max(size, _SNIFFED) + 1, _LARGEST_BLOCK),
@@ -177,10 +189,24 @@ def read_csv(path: str) -> SeriesFile:
                 null_values=MISSING, strings_can_be_null=True, decimal_point=dialect.decimal
             ),
         )
-    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+    except (pa.ArrowInvalid, pa.ArrowKeyError, csv.Error) as error:
         raise DataError(f"{path} is no table of numbers: {_brief(error)}.") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
     names = dialect.header or tuple(f"column {i + 1}" for i in range(table.num_columns))
-    return _series(path, table.rename_columns(list(names)), "csv", dialect)
+    return table.rename_columns(list(names)), dialect
+
+
+def read_csv(path: str) -> SeriesFile:
+    """A text table as one series. A time or date column gives the rate and is left out; empty
+    cells are missing values; decimal commas are understood where commas do not separate cells; a
+    line of units below the names is passed over.
+
+    Raises:
+        DataError: If it is no table, or a column is not numeric (with column and line).
+    """
+    table, dialect = read_text(path)
+    return _series(path, table, "csv", dialect)
 
 
 def read_parquet(path: str) -> SeriesFile:
@@ -244,10 +270,9 @@ def _culprit(path: str, index: int, column: pa.ChunkedArray, dialect: Dialect | 
     if dialect.aligned:
         text = "\n".join(_BLANKS.sub(" ", line.strip()) for line in text.splitlines())
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=dialect.delimiter)
+    above = dialect.skip + (dialect.header is not None) + dialect.units
     for row in reader:
-        if reader.line_num <= dialect.skip or len(row) <= index:
-            continue
-        if dialect.header is not None and tuple(map(str.strip, row)) == dialect.header:
+        if reader.line_num <= above or len(row) <= index:
             continue
         cell = row[index].strip()
         try:
