@@ -500,3 +500,12 @@ def test_questions_are_learnt(name):
         if step >= 60:
             late.append(outcome.answers["contrast"].accuracy.item())
     assert np.mean(late) > 10 * outcome.answers["contrast"].chance
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"mask_frames": -5}, {"mask_bands": -1}, {"temperature": 0.0}, {"gap": float("inf")}]
+)
+def test_settings_that_would_have_no_effect_or_no_loss_are_refused(wrong):
+    clips = {"video": ClipSpec(8, 10.0, 1, 32, 32), "audio": ClipSpec(8000, 16000.0)}
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        Gdt(clips, {"video": 8, "audio": 8}, 4, GdtConfig(**wrong))

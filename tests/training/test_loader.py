@@ -26,7 +26,7 @@ def catalogue(tmp_path: Path) -> Catalogue:
 
 def draws(catalogue: Catalogue) -> loader.Draws:
     pretext, _ = toy()
-    return loader.Draws(catalogue, Reader({"series": SPEC}), pretext, seed=3)
+    return loader.Draws(catalogue, Reader({"series": SPEC}), pretext, seed=3, batch=6)
 
 
 def samples(shares) -> list[torch.Tensor]:
@@ -40,6 +40,20 @@ def test_resuming_continues_the_same_batches(catalogue):
     for one, two in zip(whole[4:], rest, strict=True):
         assert torch.equal(one, two)
     assert not torch.equal(whole[0], whole[1])
+
+
+def test_no_recording_stands_in_a_batch_twice_where_recordings_are_told_apart(catalogue):
+    pretext, _ = toy()
+    reader = Reader({"series": SPEC})
+    repeated = {}
+    for apart in (False, True):
+        pretext.apart = apart
+        order = loader.Draws(catalogue, reader, pretext, seed=3, batch=13).order
+        batches = [[order[n] for n in numbers] for numbers in loader.Numbers(13, 0, 60, 0, 1)]
+        repeated[apart] = sum(len(set(rows)) < 13 for rows in batches)
+        assert {row for rows in batches for row in rows} == set(range(20))
+    assert repeated[False] > 10  # batches that reach into the next epoch
+    assert repeated[True] == 0
 
 
 def test_processes_read_what_the_thread_reads(catalogue):

@@ -10,6 +10,7 @@ import soundfile
 from mainspring import api
 from mainspring.clips import ClipSpec
 from mainspring.errors import ConfigError, DataError, unknown
+from mainspring.pretexts import catalog as pretext_catalog
 from mainspring.recordings.store import default_cache
 from mainspring.training import plan
 from mainspring.training.settings import settle
@@ -158,3 +159,26 @@ def test_a_cache_that_cannot_be_written_is_kept_among_temporary_files(
 
 def _homeless(path: Path) -> Path:
     raise RuntimeError("Could not determine home directory.")
+
+
+def test_what_has_no_effect_is_said_or_refused(sounds):
+    said = " ".join(
+        planned(
+            sounds, "gdt", stream=("audio",), clip={"series": {"length": 8}},
+            architecture={"text": {"context": 3}}, loading={"holdout": 0.9},
+        ).notes
+    )  # fmt: skip
+    for part in ("clip.series has no effect", "architecture.text has no", "Nothing is kept back"):
+        assert part in said
+    with pytest.raises(ConfigError, match="A stream is named twice: audio, audio"):
+        planned(sounds, "gdt", stream=("audio", "audio"))
+    with pytest.raises(ConfigError, match="logmel and logmel both read audio"):
+        planned(sounds, "gdt", encoder=("logmel", "logmel"))
+
+
+@pytest.mark.parametrize("pretext", ["arrow_of_time", "taco"])
+def test_a_second_stream_that_would_learn_nothing_is_refused(pretext):
+    kind = pretext_catalog.find(pretext)
+    clips = {"video": ClipSpec(8, 10.0, 1, 32, 32), "audio": ClipSpec(8000, 16000.0)}
+    with pytest.raises(ConfigError, match="learns from one stream, not from video and audio"):
+        kind(clips, {"video": 8, "audio": 8}, 4, kind.Config())

@@ -18,8 +18,9 @@ def _rank(rank: int, world: int, port: int, folder: str) -> None:
     dist.init_process_group("gloo", rank=rank, world_size=world)
     told = {
         "seconds": estimate._slowest(0.1 * (rank + 1), CPU),
-        "rows": [p.row for p in loop._anywhere([BROKEN] if rank else [], CPU, world)],
-        "none": loop._anywhere([], CPU, world),
+        "rows": [p.row for p in loop._anywhere([BROKEN] if rank else [], False, CPU, world)[0]],
+        "none": loop._anywhere([], False, CPU, world),
+        "left_out": loop._anywhere([], rank == 1, CPU, world),  # known to be broken, all of them
     }
     torch.save(told, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
@@ -29,9 +30,11 @@ def test_processes_agree_on_the_time_of_a_step_and_on_what_is_broken(tmp_path):
     mp.spawn(_rank, args=(2, 31500 + os.getpid() % 2000, str(tmp_path)), nprocs=2)
     for rank in range(2):
         told = torch.load(tmp_path / f"{rank}.pt")
-        assert told == {"seconds": 0.2, "rows": [7], "none": []}
+        assert told == {
+            "seconds": 0.2, "rows": [7], "none": ([], False), "left_out": ([], True)
+        }  # fmt: skip
 
 
 def test_one_process_agrees_with_itself():
     assert estimate._slowest(0.1, CPU) == 0.1
-    assert loop._anywhere([BROKEN], CPU, 1) == [BROKEN]
+    assert loop._anywhere([BROKEN], False, CPU, 1) == ([BROKEN], False)

@@ -12,12 +12,13 @@ import json
 import os
 import pkgutil
 import sys
+import time
 import tomllib
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import tyro
 
@@ -27,6 +28,8 @@ from mainspring.errors import ConfigError, MainspringError, unknown
 ORDER = ("demo", "check", "pretrain", "embed", "probe", "search")
 """The verbs of a first day, which help lists first."""
 HELPERS = ("extra", "shares")
+PATIENCE = 10.0
+"""Seconds in which the first process under torchrun may tell of an error before another does."""
 
 
 def verbs() -> list[str]:
@@ -59,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except MainspringError as error:
         sys.exit(_fail(error, 1))
     except KeyboardInterrupt:
-        sys.exit(_fail("Stopped. The same command goes on from here.", 130))
-    if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks for all
+        sys.exit(_fail("Stopped. The same command goes on from here.", 130) if _first() else 130)
+    if _first():
         from mainspring.training.run import plain
 
         print(json.dumps(result, default=plain) if flags.json else text)
@@ -89,7 +92,7 @@ def _parse(kind: type, verb: str, words: list[str]) -> tuple[Any, dict[str, Any]
         value = values.pop(field.name, field.default)
         value = tyro.MISSING if value is MISSING else value
         value = tuple(value) if isinstance(value, list) else value
-        if given and not _fits(value, hint):
+        if given and not _of(hint, value):
             said = hint.__name__ if isinstance(hint, type) and not get_args(hint) else hint
             raise ConfigError(f"{path}: {field.name} is {value!r}, where {said} was expected.")
         start.__dict__[field.name] = value
@@ -99,24 +102,16 @@ def _parse(kind: type, verb: str, words: list[str]) -> tuple[Any, dict[str, Any]
         prog=f"mainspring {verb}",
         default=start,
         description=kind.__doc__,
+        console_outputs=_first(),
     )
     return flags, values
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value of a TOML file is of a flag's type."""
-    inner = get_args(hint)
-    if get_origin(hint) is tuple:
-        if not isinstance(value, tuple):
-            return False
-        kinds = inner[:1] * len(value) if Ellipsis in inner else inner
-        return len(value) == len(kinds) and all(map(_fits, value, kinds))
-    if inner:
-        return any(_fits(value, kind) for kind in inner)
-    if isinstance(value, bool):
-        return hint is bool
-    taken: dict[Any, Any] = {float: (int, float), Path: str}
-    return isinstance(value, taken.get(hint, hint))
+def _of(hint: Any, value: Any) -> bool:
+    """Whether a value of a file is of a flag's type."""
+    from mainspring.training.settings import fits  # takes a second, which flags alone are spared
+
+    return fits(value, hint)
 
 
 def _config_path(words: list[str]) -> Path | None:
@@ -129,8 +124,19 @@ def _config_path(words: list[str]) -> Path | None:
     return None
 
 
+def _first() -> bool:
+    """Whether this is the process that, under torchrun, speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _fail(error: object, code: int) -> int:
-    """Says what went wrong, in plain words, and returns the exit status."""
+    """Says what went wrong, in plain words, and returns the exit status.
+
+    Most errors are met by all processes under torchrun, which ends the others as soon as the first
+    has failed. So they wait for it, and speak where the error is theirs alone.
+    """
+    if not _first():
+        time.sleep(PATIENCE)
     print(f"mainspring: {error}", file=sys.stderr)
     return code
 

@@ -113,6 +113,20 @@ class Pretext(nn.Module):
         """
         return [stream for stream in cls.accepts if stream in there][:1]
 
+    def only(self) -> str:
+        """The stream, for pretexts that learn from one.
+
+        Raises:
+            ConfigError: If there are several, of which the others would learn nothing.
+        """
+        first, *others = self.clips
+        if others:
+            raise ConfigError(
+                f"{type(self).__name__} learns from one stream, not from "
+                f"{' and '.join(self.clips)}: name one, as in --stream {first}."
+            )
+        return first
+
     def joint(self) -> dict[str, nn.Module]:
         """The heads into a space that streams share, by stream; kept beside the encoders."""
         return {}

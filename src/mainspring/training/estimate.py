@@ -69,7 +69,7 @@ def estimate(plan: Plan, device: torch.device | None = None) -> Estimate:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
 
-    draws = loader.Draws(plan.catalogue, plan.reader, plan.pretext, settings.seed)
+    draws = loader.Draws(plan.catalogue, plan.reader, plan.pretext, settings.seed, settings.batch)
     begun, read = time.perf_counter(), 0
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     (share,) = loader.Numbers(settings.batch, 0, 1, rank, world)

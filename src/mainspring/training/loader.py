@@ -52,12 +52,22 @@ class Share:
 
 
 class Draws(Dataset):
-    """The samples of a run by number: draw, then read. Costs nothing until asked."""
+    """The samples of a run by number: draw, then read. Costs nothing until asked.
 
-    def __init__(self, catalogue: Catalogue, reader: Reader, pretext: Pretext, seed: int) -> None:
+    Args:
+        catalogue: The recordings.
+        reader: Of their samples.
+        pretext: What draws; where it is `apart`, no recording stands in a batch twice.
+        seed: Of order and draws.
+        batch: Samples a step.
+    """
+
+    def __init__(
+        self, catalogue: Catalogue, reader: Reader, pretext: Pretext, seed: int, batch: int
+    ) -> None:
         self.catalogue = catalogue
         self.reader = reader
-        self.order = Order(len(catalogue), seed)
+        self.order = Order(len(catalogue), seed, batch if pretext.apart else 1)
         self.draw = pretext.light().draw
         self.seed = seed
 

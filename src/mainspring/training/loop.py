@@ -126,7 +126,7 @@ def train(plan: Plan, run: Run, steps: int, log: Log, fabric: Fabric) -> Finishe
     for module in modules.values():
         module.train()
 
-    draws = loader.Draws(plan.catalogue, plan.reader, plan.pretext, settings.seed)
+    draws = loader.Draws(plan.catalogue, plan.reader, plan.pretext, settings.seed, settings.batch)
     workers = settings.loading.workers
     if workers < 0:
         cheap = plan.cached[0] or set(plan.clips) == {"series"}
@@ -147,7 +147,7 @@ def train(plan: Plan, run: Run, steps: int, log: Log, fabric: Fabric) -> Finishe
         alarms.check(row["step"], {n: row[n] for n in ("rank", "spread") if n in row}, idle)
     alarms.begin = max(taken + QUIET_STEPS, alarms.begin)
     begun = saved = time.perf_counter()
-    waited = 0.0
+    kept, waited = taken, 0.0
     recent: deque[tuple[float, float]] = deque(maxlen=20)
 
     place = metrics if lead else os.devnull
@@ -155,19 +155,15 @@ def train(plan: Plan, run: Run, steps: int, log: Log, fabric: Fabric) -> Finishe
         for step in range(taken, steps):
             started = time.perf_counter()
             share = next(ready)
-            for problem in _anywhere(
-                [p for p in share.problems if p.row not in quarantined], device, fabric.world_size
-            ):
+            new = [p for p in share.problems if p.row not in quarantined]
+            problems, empty = _anywhere(new, share.batch is None, device, fabric.world_size)
+            for problem in problems:
                 if problem.row not in quarantined:
                     quarantined[problem.row] = f"{problem.name}: {problem.reason}"
                     log.say(f"Set aside {quarantined[problem.row]}")
             _enough(quarantined, plan)
-            if share.batch is None:
-                if fabric.world_size > 1:
-                    raise DataError(
-                        f"All recordings of step {step + 1} on rank {fabric.global_rank} failed. "
-                        "`mainspring check` lists the broken ones; leave them out."
-                    )
+            if share.batch is None or empty:
+                log.say(f"Step {step + 1} is left out: no recording of a process can be read.")
                 continue
             lr = schedule.rate(
                 step, steps, peak, settings.optimiser.warmup, settings.optimiser.schedule
@@ -240,9 +236,11 @@ def train(plan: Plan, run: Run, steps: int, log: Log, fabric: Fabric) -> Finishe
             stop = interrupt.after_step(device)
             if lead and (stop or step + 1 == steps or now - saved > settings.checkpoint):
                 checkpoint.save(run.checkpoints, step + 1, modules, optimiser, quarantined)
-                saved = time.perf_counter()
+                saved, kept = time.perf_counter(), step + 1
             if stop:
                 raise KeyboardInterrupt
+        if lead and kept < steps:  # all recordings of the last step failed
+            checkpoint.save(run.checkpoints, steps, modules, optimiser, quarantined)
     spent = time.perf_counter() - begun
     if averages:
         for stream, average in averages.items():
@@ -265,12 +263,12 @@ def held_answers(plan: Plan, autocast: Any, device: torch.device) -> dict[str, t
     """Each question's accuracy on recordings kept back, beside chance."""
     if len(plan.held) < 2:
         return {}
-    draws = loader.Draws(plan.held, plan.reader, plan.pretext, plan.settings.seed + 1)
+    total = min(HELD_SAMPLES, 4 * len(plan.held))
+    size = min(plan.settings.batch, len(plan.held))
+    draws = loader.Draws(plan.held, plan.reader, plan.pretext, plan.settings.seed + 1, size)
     for module in (plan.pretext, *plan.encoders.values()):
         module.eval()
     sums: dict[str, list[float]] = {}
-    total = min(HELD_SAMPLES, 4 * len(plan.held))
-    size = min(plan.settings.batch, len(plan.held))
     for first in range(0, total - size + 1, size):
         batch, _ = loader.collate([draws[n] for n in range(first, first + size)])
         if batch is None or len(batch) < 2:
@@ -311,18 +309,19 @@ def _nothing(steps: int, pretext: str, shares: Mapping[str, float]) -> str:
 
 
 def _anywhere(
-    problems: list[loader.Problem], device: torch.device, world: int
-) -> list[loader.Problem]:
-    """The problems that any process met at this step; all of them keep the same account."""
+    problems: list[loader.Problem], empty: bool, device: torch.device, world: int
+) -> tuple[list[loader.Problem], bool]:
+    """The problems that any process met at this step, and whether one of them is left without
+    recordings; all keep the same account, and leave out the same steps."""
     if world == 1:
-        return problems
-    some = torch.tensor(len(problems), device=device)
+        return problems, empty
+    some = torch.tensor([len(problems), empty], device=device)
     dist.all_reduce(some)
-    if not some.item():
-        return []
+    met, without = some.tolist()
     every: list[list[loader.Problem]] = [[] for _ in range(world)]
-    dist.all_gather_object(every, problems)
-    return [problem for own in every for problem in own]
+    if met:
+        dist.all_gather_object(every, problems)
+    return [problem for own in every for problem in own], bool(without)
 
 
 def _enough(quarantined: dict[int, str], plan: Plan) -> None:

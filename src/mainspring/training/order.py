@@ -18,17 +18,21 @@ class Order:
     """The endless sequence of catalogue rows that training visits.
 
     `order[n]` is the row of the n-th sample; samples [k * count, (k + 1) * count) visit every row
-    once, in an order of their own.
+    once, in an order of their own. With batches, epochs end with the last whole batch, so that none
+    reaches into the next and holds a row twice; the rows that are left out are others each time.
 
     Args:
         count: Rows in the catalogue, at least 1.
         seed: Seed of the run.
+        batch: Samples that follow each other, from a multiple of it on, and must be of different
+            rows; at most `count`.
     """
 
-    def __init__(self, count: int, seed: int) -> None:
-        if count < 1:
-            raise ValueError(f"an order needs at least one recording, not {count}")
+    def __init__(self, count: int, seed: int, batch: int = 1) -> None:
+        if not 1 <= batch <= count:
+            raise ValueError(f"an order of batches of {batch} needs as many rows, not {count}")
         self.count = count
+        self.visited = count - count % batch
         self.seed = seed
         self._half = max(1, (max(count - 1, 1).bit_length() + 1) // 2)
         self._mask = (1 << self._half) - 1
@@ -36,7 +40,7 @@ class Order:
         self._keys: list[int] = []
 
     def __getitem__(self, sample: int) -> int:
-        epoch, position = divmod(sample, self.count)
+        epoch, position = divmod(sample, self.visited)
         if epoch != self._epoch:
             self._keys = seeded(self.seed, epoch).integers(1 << 62, size=_ROUNDS).tolist()
             self._epoch = epoch

@@ -113,6 +113,12 @@ def make_plan(settings: Settings, found: Catalogue) -> Plan:
         aside[streams_of.lacking(streams, kind.partial)] = int((~there).sum())
     recordings = good.select(there)
 
+    notes += [
+        f"{section}.{stream} has no effect: learning is from {' and '.join(streams)}."
+        for section in ("architecture", "clip")
+        for stream in getattr(settings, section)
+        if stream not in streams
+    ]
     encoders = _encoders(settings, streams, recordings, notes)
     clips = {s: with_clip(encoders[s].clip, settings.clip.get(s, {}), s) for s in streams}
     dims = {s: encoders[s].dim for s in streams}
@@ -153,7 +159,7 @@ def make_plan(settings: Settings, found: Catalogue) -> Plan:
         )
         raise DataError(said.rstrip() + ("" if enough.all() else _shorten(pretext, clips)))
     usable = recordings.select(enough)
-    train, held = _hold_out(usable, settings)
+    train, held = _hold_out(usable, settings, notes)
     if len(train) < settings.batch and kind.apart:
         count = len(train)
         notes.append(
@@ -238,7 +244,12 @@ def _encoders(
     settings: Settings, streams: list[str], recordings: Catalogue, notes: list[str]
 ) -> dict[str, Encoder]:
     """One encoder a stream, with weights that depend on the seed alone."""
-    named = {encoder_catalog.find(name).stream: name for name in settings.encoder}
+    named: dict[str, str] = {}
+    for name in settings.encoder:
+        stream = encoder_catalog.find(name).stream
+        if stream in named:
+            raise ConfigError(f"{named[stream]} and {name} both read {stream}: name one of them.")
+        named[stream] = name
     for stream, name in named.items():
         if stream not in streams:
             raise ConfigError(
@@ -332,12 +343,19 @@ def _reasons(counts: Mapping[str, int]) -> str:
     return "Reasons: " + "; ".join(f"{n} x {reason.rstrip('.')}" for reason, n in ranked) + "."
 
 
-def _hold_out(usable: Catalogue, settings: Settings) -> tuple[Catalogue, Catalogue]:
+def _hold_out(
+    usable: Catalogue, settings: Settings, notes: list[str]
+) -> tuple[Catalogue, Catalogue]:
     """Keeps a share of the groups (files where there are none) out of training."""
     pairs = zip(usable.column("group"), usable.column("uri"), strict=True)
     keys = [group if group is not None else uri for group, uri in pairs]
     names = sorted(set(keys))
     count = round(len(names) * settings.loading.holdout)
+    if count and len(names) - count < LEAST_RECORDINGS:
+        notes.append(
+            f"Nothing is kept back: {settings.loading.holdout:g} (loading.holdout) of "
+            f"{len(names)} groups would leave too few to learn from."
+        )
     if count == 0 or len(names) - count < LEAST_RECORDINGS:
         return usable, usable.select([])
     order = seeded(settings.seed, 0, 2).permutation(len(names))

@@ -11,6 +11,7 @@ from torch import nn
 
 from mainspring.errors import ConfigError, unknown
 
+NAMES = ("adamw", "sgd")
 SCHEDULES = ("cosine", "constant")
 
 
@@ -33,7 +34,7 @@ class Optimiser:
             (TS2Vec's way), instead of the last ones.
 
     Raises:
-        ConfigError: If a name is unknown, or two averages are asked for.
+        ConfigError: If a name is unknown, a number out of range, or two averages are asked for.
     """
 
     name: str = "adamw"
@@ -47,8 +48,24 @@ class Optimiser:
     mean: bool = False
 
     def __post_init__(self) -> None:
+        if self.name not in NAMES:
+            raise unknown("optimiser", self.name, NAMES)
         if self.schedule not in SCHEDULES:
             raise unknown("schedule", self.schedule, SCHEDULES)
+        for name in ("lr", "weight_decay", "clip"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(
+                    f"optimiser.{name} is {getattr(self, name)}; it must not be negative."
+                )
+        for name in ("momentum", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(
+                    f"optimiser.{name} is {getattr(self, name)}; it must be at least 0 and below 1."
+                )
+        if not 0 <= self.warmup <= 1:
+            raise ConfigError(
+                f"optimiser.warmup is {self.warmup}; it is a share of all steps, from 0 to 1."
+            )
         if self.mean and self.ema:
             raise ConfigError("optimiser.mean and optimiser.ema are both set; choose one average.")
 
@@ -69,11 +86,7 @@ class Optimiser:
 def build(
     settings: Optimiser, parameters: Iterable[nn.Parameter], batch: int
 ) -> torch.optim.Optimizer:
-    """The optimiser with vectors (biases, gains) exempt from decay.
-
-    Raises:
-        ConfigError: If there is no optimiser of that name.
-    """
+    """The optimiser with vectors (biases, gains) exempt from decay."""
     every = [p for p in parameters if p.requires_grad]
     groups = [
         {"params": [p for p in every if p.ndim > 1], "weight_decay": settings.weight_decay},
@@ -82,9 +95,7 @@ def build(
     lr = settings.peak(batch)
     if settings.name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, fused=True)
-    if settings.name == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=settings.momentum)
-    raise unknown("optimiser", settings.name, ["adamw", "sgd"])
+    return torch.optim.SGD(groups, lr=lr, momentum=settings.momentum)
 
 
 def rate(step: int, steps: int, peak: float, warmup: float, schedule: str = "cosine") -> float:

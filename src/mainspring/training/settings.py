@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
 
 from mainspring.clips import ClipSpec
 from mainspring.errors import ConfigError, unknown
 from mainspring.pretexts.catalog import find
+from mainspring.recordings.recording import STREAMS
 from mainspring.training.schedule import Optimiser
 
 BUDGETS = ("steps", "epochs", "minutes")
@@ -29,6 +34,9 @@ class Loading:
             what the pretext needs if that is longer.
         holdout: Share of the groups whose recordings are kept back to ask the questions of at
             the end.
+
+    Raises:
+        ConfigError: If a setting is out of range.
     """
 
     workers: int = -1
@@ -36,6 +44,24 @@ class Loading:
     cache: str = ""
     window: float = 30.0
     holdout: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.workers < -1:
+            raise ConfigError(
+                f"loading.workers is {self.workers}; it is a number of processes, or -1."
+            )
+        if not self.cache_gb >= 0:
+            raise ConfigError(
+                f"loading.cache_gb is {self.cache_gb}; it must be at least 0, which keeps nothing."
+            )
+        if not self.window > 0:
+            raise ConfigError(
+                f"loading.window is {self.window}; it is a number of seconds above 0."
+            )
+        if not 0 <= self.holdout < 1:
+            raise ConfigError(
+                f"loading.holdout is {self.holdout}; it is a share of at least 0 and below 1."
+            )
 
 
 @dataclass(frozen=True)
@@ -90,7 +116,7 @@ class Settings:
         if len(given) > 1:
             raise ConfigError(f"{' and '.join(given)} are both given; a run has one budget.")
         for name in given:
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be positive, not {getattr(self, name)}.")
         if self.batch < 2:
             raise ConfigError(f"batch must be at least 2, not {self.batch}.")
@@ -98,8 +124,14 @@ class Settings:
             raise ConfigError(
                 f"parts must lie between 1 and batch ({self.batch}), not {self.parts}."
             )
+        if self.seed < 0:
+            raise ConfigError(f"seed must not be negative, and is {self.seed}.")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise unknown("precision", self.precision, ["auto", "fp32", "bf16"])
+        for name in ("architecture", "clip"):
+            for stream in getattr(self, name):
+                if stream not in STREAMS:
+                    raise unknown(f"stream in {name}", stream, STREAMS)
 
 
 def settle(values: Mapping[str, Any]) -> Settings:
@@ -130,8 +162,8 @@ def settle(values: Mapping[str, Any]) -> Settings:
         recipe = {k: v for k, v in recipe.items() if k not in ("encoder", "architecture", "clip")}
     if any(name in given for name in BUDGETS):
         recipe = {k: v for k, v in recipe.items() if k not in BUDGETS}
-    asked = given.get("optimiser") or {}
-    if any(asked.get(average) for average in AVERAGES):
+    asked = given.get("optimiser")
+    if isinstance(asked, Mapping) and any(asked.get(average) for average in AVERAGES):
         own = recipe.get("optimiser", {}).items()
         recipe["optimiser"] = {k: v for k, v in own if k not in AVERAGES}
     return make(Settings, _over(recipe, given), "settings")
@@ -152,9 +184,10 @@ def make(kind: type, values: Mapping[str, Any], where: str) -> Any:
     Nested dataclasses are made of nested mappings; lists become tuples.
 
     Raises:
-        ConfigError: If a key is unknown (with a suggestion) or a value is refused.
+        ConfigError: If a key is unknown (with a suggestion), or a value of another type than its
+            field or refused.
     """
-    fields = {f.name: f for f in dataclasses.fields(kind)}
+    fields, hints = {f.name: f for f in dataclasses.fields(kind)}, get_type_hints(kind)
     filled = {}
     for key, value in values.items():
         if key not in fields:
@@ -164,6 +197,7 @@ def make(kind: type, values: Mapping[str, Any], where: str) -> Any:
             value = make(default, value, f"{where}.{key}") if isinstance(value, Mapping) else value
         if isinstance(value, list):
             value = tuple(value)
+        _fitting(value, hints[key], f"{key} in {where}")
         filled[key] = value
     try:
         return kind(**filled)
@@ -175,10 +209,50 @@ def with_clip(spec: ClipSpec, changes: Mapping[str, Any], stream: str) -> ClipSp
     """The encoder's clip with the user's changes.
 
     Raises:
-        ConfigError: If a field is unknown.
+        ConfigError: If a field is unknown, or its value cannot be meant.
     """
-    known = {f.name for f in dataclasses.fields(ClipSpec)}
-    for key in changes:
-        if key not in known:
-            raise unknown(f"setting in clip.{stream}", key, known)
-    return dataclasses.replace(spec, **changes)
+    where, hints = f"clip.{stream}", get_type_hints(ClipSpec)
+    for key, value in changes.items():
+        if key not in hints:
+            raise unknown(f"setting in {where}", key, hints)
+        _fitting(value, hints[key], f"{key} in {where}")
+        least = 0 if key in ("size", "crop") else 1
+        if key == "rate" and value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"{where}.rate is {value}; it is a number of positions a second.")
+        if key != "rate" and value < least:
+            raise ConfigError(f"{where}.{key} is {value}; it must be at least {least}.")
+    changed = dataclasses.replace(spec, **changes)
+    if changed.crop > changed.size:
+        raise ConfigError(
+            f"{where}.crop is {changed.crop}, more than the {changed.size} pixels of size. Set a "
+            "smaller crop or a larger size."
+        )
+    return changed
+
+
+def _fitting(value: Any, hint: Any, what: str) -> None:
+    """Raises ConfigError for a value of another type than its field."""
+    if not fits(value, hint):
+        name = hint.__name__ if isinstance(hint, type) and not get_args(hint) else hint
+        raise ConfigError(f"{what} is {value!r}, where {name} was expected.")
+    if value != value:
+        raise ConfigError(f"{what} is {value}, where a number was expected.")
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a field's type; whole numbers are numbers, paths and text are alike."""
+    inner = get_args(hint)
+    if get_origin(hint) is tuple:
+        if not isinstance(value, tuple):
+            return False
+        kinds = inner[:1] * len(value) if Ellipsis in inner else inner
+        return len(value) == len(kinds) and all(map(fits, value, kinds))
+    if get_origin(hint) is dict:
+        return isinstance(value, Mapping) and all(fits(each, inner[1]) for each in value.values())
+    if inner:
+        return any(fits(value, kind) for kind in inner)
+    if hint is Any or isinstance(value, bool):
+        return hint in (Any, bool)
+    path = (str, os.PathLike)
+    taken: dict[Any, Any] = {int: numbers.Integral, float: numbers.Real, str: path, Path: path}
+    return isinstance(value, taken.get(hint, hint))

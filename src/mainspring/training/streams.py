@@ -44,6 +44,8 @@ def choose(
             raise DataError(f"No recording has a stream {stream!r}. There is {held}.{hint}")
         if stream not in kind.accepts:
             raise ConfigError(f"{settings.pretext} reads {', '.join(kind.accepts)}, not {stream}.")
+    if len(set(settings.stream)) < len(settings.stream):
+        raise ConfigError(f"A stream is named twice: {', '.join(settings.stream)}.")
     if settings.stream:
         return list(settings.stream)
     wanted = kind.wants(config, there)

@@ -132,7 +132,7 @@ class Taco(Pretext):
         config: TacoConfig,
     ) -> None:
         super().__init__(clips, dims, recordings, config)
-        self.stream = next(iter(clips))
+        self.stream = self.only()
         self.spec = clips[self.stream]
         self.parts = _parts(config, self.stream)
         dim, hidden = dims[self.stream], config.hidden
@@ -286,10 +286,12 @@ def _parts(config: TacoConfig, stream: str) -> list[tuple[Transformation, slice]
     Raises:
         ConfigError: If settings contradict each other or name what there is not.
     """
-    if min(config.tasks, config.contrast) < 0 or min(config.width, config.hidden) < 1:
+    lowest = min(config.tasks, config.contrast, config.noise)
+    if lowest < 0 or min(config.width, config.hidden) < 1:
         raise ConfigError(
-            f"tasks is {config.tasks}, contrast {config.contrast}, width {config.width} and hidden "
-            f"{config.hidden}; weights must not be negative, and widths must be at least 1."
+            f"tasks is {config.tasks}, contrast {config.contrast}, noise {config.noise}, width "
+            f"{config.width} and hidden {config.hidden}; weights and noise must not be negative, "
+            "and widths must be at least 1."
         )
     if not config.tasks and not config.contrast:
         raise ConfigError("tasks and contrast are both 0, so nothing is asked. Raise one of them.")

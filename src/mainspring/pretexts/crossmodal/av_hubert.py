@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -376,8 +377,12 @@ def _check(config: AvHubertConfig, clips: Mapping[str, ClipSpec]) -> None:
             f"audio_mask is {config.audio_mask} and video_mask {config.video_mask}; neither may be "
             "negative, and one must be positive, or nothing is hidden."
         )
-    if not config.clusters or config.every < config.gather:
+    for name in ("audio_span", "video_span"):
+        if not 0 < getattr(config, name) < math.inf:
+            raise ConfigError(f"{name} is {getattr(config, name)}; it is a number of seconds.")
+    if min(config.clusters, default=0) < 2 or config.every < config.gather:
         raise ConfigError(
             f"clusters is {config.clusters}, every {config.every} and gather {config.gather}; "
-            "there must be a round, no shorter than the steps in which its frames are gathered."
+            "there must be a round, of at least 2 clusters, no shorter than the steps in which its "
+            "frames are gathered."
         )

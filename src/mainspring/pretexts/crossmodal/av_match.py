@@ -88,6 +88,8 @@ class AvMatch(AudioVisual):
             raise unknown("comparison of av_match", config.compare, ["fused", "distance"])
         if not 0 < config.overlap <= 1:
             raise ConfigError(f"overlap is {config.overlap}; it is a share above 0, at most 1.")
+        if config.width < 1:
+            raise ConfigError(f"width is {config.width}; it must be at least 1.")
         self.change = content_change("video", clips["video"], config.flip, config.jitter)
         width = config.width
         if config.compare == "fused":

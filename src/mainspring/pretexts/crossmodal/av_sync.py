@@ -363,6 +363,8 @@ def _check(clips: Mapping[str, ClipSpec], config: AvSyncConfig) -> None:
         raise ConfigError(
             "A distance does not say by how much a sound is shifted: ask in_step, or compare fused."
         )
+    if math.inf in (config.gap, config.far, config.reach, config.step):
+        raise ConfigError("gap, far, reach and step are numbers of seconds, and one is infinite.")
     rate = clips["video"].rate or 1
     gap, far = Offsets(clips).frames(config.gap, config.far)
     if config.ask == "in_step" and not 1 <= gap <= far:
@@ -393,8 +395,8 @@ def _check(clips: Mapping[str, ClipSpec], config: AvSyncConfig) -> None:
         )
     if not 0 <= config.hard <= 1:
         raise ConfigError(f"hard is {config.hard}; it is a share, from 0 to 1.")
-    if config.margin <= 0 or config.steps < 2 or config.width < 1:
+    if config.margin <= 0 or config.steps < 2 or config.width < 1 or config.easy_steps < 0:
         raise ConfigError(
-            f"margin {config.margin} must be above 0, steps {config.steps} at least 2 and width "
-            f"{config.width} at least 1."
+            f"margin {config.margin} must be above 0, steps {config.steps} at least 2, width "
+            f"{config.width} at least 1 and easy_steps {config.easy_steps} at least 0."
         )

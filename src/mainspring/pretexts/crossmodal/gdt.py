@@ -366,8 +366,15 @@ def _hierarchy(config: GdtConfig, streams: int) -> Hierarchy:
             f"There is a question about shifts, but shifts is {config.shifts}. Take 2 at least, or "
             'set shift to "".'
         )
-    if config.gap < 0:
+    if not 0 <= config.gap < math.inf:
         raise ConfigError(f"gap is a number of seconds, not {config.gap}.")
+    if not config.temperature > 0:
+        raise ConfigError(f"temperature must be positive, not {config.temperature}.")
+    if min(config.mask_frames, config.mask_bands) < 0:
+        raise ConfigError(
+            f"mask_frames is {config.mask_frames} and mask_bands {config.mask_bands}; neither may "
+            "be negative, and 0 is for none."
+        )
     levels = [
         Level("recording", EVERY, "tell_apart"),
         Level("shift", config.shifts if config.shift else 1, config.shift or "ignore"),

@@ -109,7 +109,8 @@ class SoundSource(AudioVisual):
         config: SoundSourceConfig,
     ) -> None:
         super().__init__(clips, dims, recordings, config)
-        if config.clips < 1 or config.apart < 0 or config.temperature <= 0 or config.width < 1:
+        apart_is_meant = 0 <= config.apart < math.inf
+        if config.clips < 1 or not apart_is_meant or config.temperature <= 0 or config.width < 1:
             raise ConfigError(
                 f"sound_source takes clips and width of at least 1, apart of at least 0 and a "
                 f"positive temperature, not clips {config.clips}, width {config.width}, apart "

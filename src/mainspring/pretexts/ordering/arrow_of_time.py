@@ -61,7 +61,7 @@ class ArrowOfTime(Pretext):
         config: ArrowOfTimeConfig,
     ) -> None:
         super().__init__(clips, dims, recordings, config)
-        self.stream = next(iter(clips))
+        self.stream = self.only()
         self.change = content_change(
             self.stream, clips[self.stream], flip=config.flip, jitter=config.jitter
         )
