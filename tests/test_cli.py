@@ -187,7 +187,7 @@ def test_the_whole_path_on_series(capsys, series, tmp_path):
     labels.write_text("uri,label,other\n" + "\n".join(rows))
     main(["probe", str(out), str(series), "--labels", str(labels), "--seeds", "1", "--json"])
     probed = json.loads(capsys.readouterr().out)
-    assert set(probed) == {"trained", "random weights", "raw features", "verdict"}
+    assert set(probed) == {"trained", "random weights", "raw features", "verdict", "problems"}
     assert probed["raw features"]["probe"]["accuracy"] >= 0.7
     main(["probe", str(out), str(series), "--labels", str(labels), "--column", "other",
           "--seeds", "1", "--json"])  # fmt: skip
@@ -215,6 +215,55 @@ def test_a_run_that_was_moved_is_searched(capsys, series, tmp_path, monkeypatch)
     assert "batch is 0" in fails(
         capsys, "embed", "moved", str(series), "--batch", "0", "--hop", "9", code=2
     )
+    assert "not inf" in fails(capsys, "embed", "moved", str(series), "--hop", "inf", code=2)
+
+
+def test_files_that_cannot_be_read_are_named_by_every_verb(capsys, series, tmp_path):
+    run = trained(series, tmp_path)
+    (series / "bad.npy").write_bytes(b"no array")
+    capsys.readouterr()
+    main(["embed", str(run), str(series), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["recordings"] == 8
+    assert list(found["problems"]) == [str(series / "bad.npy")]
+    labels = tmp_path / "labels.csv"
+    rows = [f"{path},{path.name[0]}" for path in sorted(series.iterdir())]
+    labels.write_text("uri,label\n" + "\n".join(rows))
+    main(["probe", str(run), str(series), "--labels", str(labels), "--seeds", "1"])
+    told = capsys.readouterr().out
+    assert "1 recordings left out:" in told
+    assert "bad.npy" in told
+    said = fails(capsys, "embed", str(run), str(series / "bad.npy"))
+    assert "None of the 1 recordings" in said
+    assert "bad.npy: " in said
+
+
+def test_recordings_that_were_relabelled_are_probed(capsys, series, tmp_path):
+    run, table = trained(series, tmp_path), tmp_path / "all.csv"
+    main(["embed", str(run), str(series)])
+    paths = sorted(series.iterdir())
+    for at in (0, 1):  # by name, and by turns
+        rows = [f"{path},{(path.name[0], 'ab'[i // 2 % 2])[at]}" for i, path in enumerate(paths)]
+        table.write_text("uri,label\n" + "\n".join(rows))
+        capsys.readouterr()
+        main(["probe", str(run), str(table), "--seeds", "1", "--json"])
+        accuracy = json.loads(capsys.readouterr().out)["raw features"]["probe"]["accuracy"]
+        assert (accuracy > 0.9) == (at == 0)
+
+
+def test_a_probe_says_that_labels_of_spans_are_none_of_recordings(capsys, series, tmp_path):
+    run, labels, config = (tmp_path / name for name in ("run", "spans.csv", "short.toml"))
+    config.write_text(SMALL + "[clip.series]\nlength = 40\n")
+    main(["pretrain", str(series), "--pretext", "forecast", "--out", str(run), "--steps", "2",
+          "--config", str(config)])  # fmt: skip
+    rows = [f"{path},{path.name[0]},0,160" for path in sorted(series.iterdir())]
+    torn = [row.replace(",0,160", ",0,80") for row in rows]
+    labels.write_text("uri,label,start,end\n" + "\n".join(torn))
+    said = fails(capsys, "probe", str(run), str(series), "--labels", str(labels))
+    assert "8 recordings whose windows have different labels" in said
+    labels.write_text("uri,label,start,end\n" + "\n".join([*torn[:1], *rows[1:]]))
+    main(["probe", str(run), str(series), "--labels", str(labels), "--seeds", "1"])
+    assert "Note: 1 recordings whose windows have different labels" in capsys.readouterr().out
 
 
 def test_a_run_without_encoder_or_embeddings_says_what_to_do(capsys, series, tmp_path):
@@ -306,3 +355,33 @@ def test_help_does_not_wait_for_torch():
 
     code = "import sys, mainspring.cli as c; c._help(); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "check"])
+@pytest.mark.parametrize("line", ["log = 'x'", "cost = true", "verdict = false"])
+def test_what_is_no_setting_is_refused_whatever_python_calls_it(
+    capsys, series, tmp_path, verb, line
+):
+    config = tmp_path / "odd.toml"
+    config.write_text(line + "\n")
+    out = ["--out", str(tmp_path / "r")] if verb == "pretrain" else []
+    said = fails(capsys, verb, str(series), *out, "--config", str(config), code=2)
+    assert f"Unknown setting {line.split()[0]!r}" in said
+
+
+def test_check_takes_a_config_of_pretrain(capsys, series, tmp_path):
+    config = tmp_path / "all.toml"
+    config.write_text(f"pretext = 'forecast'\nout = '{tmp_path / 'r'}'\n" + SMALL)
+    main(["check", str(series), "--config", str(config)])
+    text = capsys.readouterr().out
+    assert "Training forecast here" in text
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_run_with_a_space_in_its_name_is_quoted_in_what_comes_next(capsys, series, tmp_path):
+    (tmp_path / "my series").mkdir()
+    run = trained(series, tmp_path / "my series")
+    said = capsys.readouterr().out + fails(capsys, "search", str(run), str(series / "a0.npy"))
+    main(["embed", str(run), str(series)])
+    said += capsys.readouterr().out
+    assert said.count(f"'{run}'") == 3

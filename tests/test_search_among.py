@@ -353,7 +353,9 @@ def test_recordings_that_lack_a_stream_and_silence_are_counted(
         (tmp_path / f"{number}.mp4").write_bytes((world.data / f"{number}.mp4").read_bytes())
     write_film(tmp_path / "mute.mp4", [(90, 90, 90)], None)
     write_film(tmp_path / "still.mp4", [(90, 90, 90)], np.zeros(38400, np.float32))
+    (tmp_path / "torn.mp4").write_bytes((world.data / "0.mp4").read_bytes()[:100])
     found = across(world.run, tmp_path)
+    assert "cut-off" in found.problems.pop(str(tmp_path / "torn.mp4"))
     assert found.recordings == 2
     assert found.problems == {
         str(tmp_path / "mute.mp4"): "no audio, only video",

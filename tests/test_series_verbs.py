@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import tomllib
 from dataclasses import fields
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
+import soundfile
 import torch
 
 import mainspring as ms
@@ -447,3 +449,85 @@ def test_irregular_files_train(tmp_path, monkeypatch):
         )  # fmt: skip
         encoder = ms.load(tmp_path / f"run-{way}", "series").encoder
         assert encoder.settings["channels"] == channels
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory) -> Path:
+    """Six labelled series, a sound without a series and a file that cannot be read."""
+    folder, rng = tmp_path_factory.mktemp("mixed"), np.random.default_rng(0)
+    lines = ["uri,label"]
+    for at in range(6):
+        values = np.sin(np.arange(120) * (0.2 + 0.3 * (at % 2))) + rng.normal(0, 0.1, 120)
+        (folder / f"{at}.csv").write_text("\n".join(["x", *map(str, values)]) + "\n")
+        lines.append(f"{at}.csv,{'ab'[at % 2]}")
+    soundfile.write(folder / "hum.wav", rng.normal(0, 0.1, 8000), 8000)
+    (folder / "words.csv").write_text("x\nno\nnumbers\n")
+    table = folder / "all.csv"
+    table.write_text("\n".join([*lines, "hum.wav,a", "words.csv,b"]) + "\n")
+    return table
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("classify", "DATA", "DATA", "--quick"),
+        ("cluster", "DATA", "--k", "2"),
+        ("anomaly", "DATA", "--past", "8"),
+        ("forecast", "DATA", "--horizons", "4", "--context", "8", "--quick"),
+    ],
+)
+def test_recordings_without_a_series_are_left_out_and_named(capsys, run, mixed, words):
+    verb, *rest = (mixed if word == "DATA" else word for word in words)
+    problems = said(capsys, verb, run, *rest)["problems"]
+    assert {Path(name).name for name in problems} == {"hum.wav", "words.csv"}
+    assert "its streams: audio" in str(problems)
+    main([verb, str(run), *map(str, rest)])
+    assert "2 recordings left out:" in capsys.readouterr().out
+
+
+def test_data_without_any_series_say_what_they_have(capsys, run, mixed):
+    error = fails(capsys, "cluster", run, mixed.parent / "hum.wav")
+    assert "has a series to read" in error
+    assert "its streams: audio" in error
+
+
+def test_classify_promises_only_labels_that_are_read(capsys, run, mixed):
+    folder = mixed.parent / "classes"
+    for name in "ab":
+        (folder / name).mkdir(parents=True)
+        (folder / name / "0.csv").write_text((mixed.parent / "0.csv").read_text())
+    error = fails(capsys, "classify", run, folder, mixed)
+    assert "has a label" in error
+    assert "folder a class" not in error
+
+
+def test_classify_of_one_class_is_json_without_nan(capsys, run, labelled, tmp_path):
+    lines = labelled[1].read_text().splitlines()
+    (tmp_path / "One_TEST.tsv").write_text("\n".join(x for x in lines if x[0] == "1") + "\n")
+    main(
+        ["classify", *map(str, (run, labelled[0], tmp_path / "One_TEST.tsv")), "--json", "--quick"]
+    )
+    text = capsys.readouterr().out
+    assert "NaN" not in text + (run / "classify.json").read_text()
+    assert json.loads(text)["arms"]["trained"]["svm"]["auprc"] is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("classify", "DATA", "DATA", "--quick"),
+        ("cluster", "DATA", "--k", "2"),
+        ("anomaly", "DATA", "--past", "8"),
+        ("forecast", "DATA", "--horizons", "4", "--context", "8", "--quick"),
+    ],
+)
+def test_what_was_measured_is_told_where_it_cannot_be_kept(capsys, run, mixed, tmp_path, words):
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / f"{words[0]}.json").unlink(missing_ok=True)
+    (copy / f"{words[0]}.json").mkdir()  # in the way, whoever asks
+    verb, *rest = (str(mixed) if word == "DATA" else word for word in words)
+    capsys.readouterr()
+    main([verb, str(copy), *rest, "--json"])
+    told = capsys.readouterr()
+    assert "problems" in json.loads(told.out)
+    assert f"{verb}.json was left as it is. Cannot write" in told.err

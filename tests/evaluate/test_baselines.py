@@ -2,8 +2,9 @@ import numpy as np
 import torch
 from little_world import SERIES, MeanEncoder, SeriesReader, recordings
 
-from mainspring.evaluate.baselines import RANDOM, RAW, baselines, principal, untrained
+from mainspring.evaluate.baselines import RANDOM, RAW, baselines, principal, turned, untrained
 from mainspring.evaluate.embed import embed
+from mainspring.evaluate.probe import probe
 from mainspring.evaluate.raw import raw_features
 
 
@@ -56,3 +57,21 @@ def test_principal_keeps_distances_and_orders_by_variance() -> None:
     np.testing.assert_allclose(found @ found.T, scaled @ scaled.T, atol=1e-3)
     assert (np.diff(found.var(axis=0)) < 0).all()
     np.testing.assert_allclose(principal(matrix, 2), found[:, :2], atol=1e-5)
+
+
+def test_a_probe_finds_in_raw_features_what_is_there() -> None:
+    """Standardised principal components hold nothing for it: half of them are noise."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    raw = rng.normal(size=(60, 40)).astype(np.float32)
+    raw += 1.5 * labels[:, None] * (np.arange(40) < 20)
+    groups = np.arange(60).astype(str).astype(object)
+
+    def accuracy(matrix: np.ndarray) -> float:
+        names = labels.astype(str).astype(object)
+        return probe(matrix, names, groups, seeds=(0,), per_class=()).accuracy
+
+    found = principal(raw, 256)
+    assert accuracy(turned(found)) > accuracy(raw) - 0.05
+    assert accuracy(found) < accuracy(raw) - 0.1, "or there is nothing to turn for"
+    np.testing.assert_allclose(turned(found) @ turned(found).T, found @ found.T, atol=1e-3)

@@ -10,7 +10,7 @@ import torch
 
 from mainspring.clips import NOTHING, ClipSpec, Extent, Timeline
 from mainspring.encoders.encoder import Encoder
-from mainspring.errors import DataError
+from mainspring.errors import ConfigError, DataError
 from mainspring.evaluate.moments import moments
 from mainspring.recordings.recording import Recording
 
@@ -153,3 +153,9 @@ def test_a_recording_with_a_known_problem_is_not_opened() -> None:
     reader = Opened({"a": {"audio": 4}})
     found = moments({"audio": Clock("audio", SPECS["audio"])}, SPECS, broken, reader, 2)
     assert found.problems == {"x": "the file is cut off"}
+
+
+@pytest.mark.parametrize("asked", [{"count": 0}, {"batch": 0}, {"batch": -1}])
+def test_moments_and_batches_are_one_at_least(asked: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="1 at least"):
+        moments({}, {}, [Recording("a")], ClockReader({"a": {}}), **asked)

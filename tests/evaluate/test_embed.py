@@ -76,7 +76,7 @@ def test_the_shards_are_plain_parquet(tmp_path: Path) -> None:
 def test_hop_gives_overlapping_windows() -> None:
     vectors = run(SeriesReader([16]), recordings(1), None, hop_seconds=1.0)
     np.testing.assert_array_equal(vectors.starts, [0, 1, 2])
-    with pytest.raises(ConfigError, match="positive, not 0"):
+    with pytest.raises(ConfigError, match="positive and finite, not 0"):
         run(SeriesReader([16]), recordings(1), None, hop_seconds=0.0)
 
 

@@ -178,3 +178,14 @@ def test_report_without_groups_to_compare_has_no_gallery(tmp_path: Path) -> None
 def test_page_survives_names_that_are_no_unicode() -> None:
     section = page.Section("One", page.paragraphs("bad \udcff name"))
     assert b"bad ? name" in page.render("Title", "", [section])
+
+
+def test_a_recording_that_training_set_aside_is_listed_once(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    problems = [{"recording": "a", "reason": "torn"}]
+    run.write_json("check.json", {"recordings": 7, "problems": problems})
+    found = replace(world(), problems={"a": "torn", "b": "empty"})
+    text = write_report(run, vectors=found).read_text()
+    assert "while embedding: torn" not in text
+    assert "while embedding: empty" in text
+    assert "The 2 that could not be used" in text

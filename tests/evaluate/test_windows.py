@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
 
 from mainspring.clips import ClipSpec, Extent, Timeline
+from mainspring.errors import ConfigError
 from mainspring.evaluate.windows import cut
 from mainspring.recordings.recording import Recording
 
@@ -24,3 +26,9 @@ def test_short_recordings_are_held_or_padded() -> None:
         found = cut(recording, Timeline({stream: Extent(3, 2.0)}), stream, clip)
         assert found.clips.tolist() == [expected]
         assert (found.starts.tolist(), found.ends.tolist()) == ([0], [1.5])
+
+
+@pytest.mark.parametrize("hop", [0.0, -1.0, np.inf, np.nan])
+def test_a_hop_is_a_number_of_seconds(hop: float) -> None:
+    with pytest.raises(ConfigError, match="positive and finite"):
+        cut(Recording("a"), Timeline({"series": Extent(3, 1.0)}), "series", ClipSpec(length=2), hop)

@@ -12,8 +12,8 @@ import pyarrow.parquet
 import torch
 from jaxtyping import Bool, Float64
 
-from mainspring.api.data import catalogue
-from mainspring.api.series import Values, as_rows, both, read_whole, say
+from mainspring.api.data import sparing
+from mainspring.api.series import Values, as_rows, both, read_whole, say, with_series
 from mainspring.api.vectors import load
 from mainspring.clips import ClipSpec
 from mainspring.encoders.cone import last_tokens
@@ -103,10 +103,10 @@ def anomaly(
         raise ConfigError(
             f"delay is {delay}, difference {difference} and past {past}; none may be negative."
         )
-    saved, found = load(run, "series"), catalogue(data, log).usable()
+    saved = load(run, "series")
+    found, problems = with_series(data, log)
     encoders = {TRAINED: saved.encoder} if labels is None else both(saved.encoder, 0)
     methods = [*encoders, *([] if labels is None else [CHANGE])]
-    problems: dict[str, str] = {}
     rows, errors, first = [], [], []
     for row in range(len(found)):
         say(log, f"searching series {row + 1} of {len(found)}")
@@ -148,7 +148,8 @@ def anomaly(
     _write_steps(path, table, lengths, [each[TRAINED] for each, _ in errors], told, truth)
     hit = int(sum(each.sum() for each in told))
     result = Anomalies(path, int(sum(lengths) - sum(first)), hit, problems, scores)
-    Run(run).write_json("anomaly.json", result.to_dict())
+    with sparing(log, "anomaly.json"):
+        Run(run).write_json("anomaly.json", result.to_dict())
     return result
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from mainspring.api.data import catalogue
-from mainspring.api.series import Values, both, read_whole, say, vectors_of
+from mainspring.api.data import named, sparing
+from mainspring.api.series import Values, both, read_whole, say, vectors_of, with_series
 from mainspring.api.vectors import load
 from mainspring.clips import ClipSpec
 from mainspring.errors import DataError
@@ -44,11 +44,13 @@ class Compared:
             "raw values", "DTW" and "MiniRocket" their own.
         train: Series of train.
         test: Series of test.
+        problems: For each recording that could not be used, its name and the reason.
     """
 
     arms: dict[str, dict[str, Classified]]
     train: int
     test: int
+    problems: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -56,7 +58,8 @@ class Compared:
             arm: {how: found.to_dict() for how, found in hows.items()}
             for arm, hows in self.arms.items()
         }
-        return {"train": self.train, "test": self.test, "arms": arms}
+        counts = {"train": self.train, "test": self.test}
+        return counts | {"arms": arms, "problems": self.problems}
 
 
 def classify(
@@ -85,7 +88,8 @@ def classify(
         DataError: If labels are missing or train has fewer than two classes.
     """
     saved = load(run, "series")
-    (seen, known_labels), (asked, truth) = (_labelled(d, saved.clip, log) for d in (train, test))
+    seen, known_labels, problems = _labelled(train, saved.clip, log)
+    asked, truth, others = _labelled(test, saved.clip, log)
     arms: dict[str, dict[str, Classified]] = {}
     for name, encoder in both(saved.encoder, seed).items():
         say(log, f"classifying by {name}")
@@ -104,26 +108,25 @@ def classify(
         arms[DTW] = {NEIGHBOUR: dtw_neighbour(seen, known_labels, asked, truth)}
         say(log, "classifying by MiniRocket")
         arms[ROCKET] = {"ridge": rocket(seen, known_labels, asked, truth, seed=seed)}
-    found = Compared(arms, len(seen), len(asked))
-    Run(run).write_json("classify.json", found.to_dict())
+    found = Compared(arms, len(seen), len(asked), problems | others)
+    with sparing(log, "classify.json"):
+        Run(run).write_json("classify.json", found.to_dict())
     return found
 
 
-def _labelled(data: Any, clip: ClipSpec, log: Log | None) -> tuple[list[Values], np.ndarray]:
-    """The series that have a label, and the labels."""
-    found = catalogue(data, log).usable()
+def _labelled(
+    data: Any, clip: ClipSpec, log: Log | None
+) -> tuple[list[Values], np.ndarray, dict[str, str]]:
+    """The series that have a label, the labels, and what could not be used."""
+    found, problems = with_series(data, log)
     labels = found.column("label")
     there = known(labels)
     if not there.any():
         raise DataError(
-            f"None of the {len(found)} series of {_named(data)} has a label. Give a UCR .tsv or .ts"
-            " file, a folder with a folder a class, or a manifest with a column label."
+            f"None of the {len(found)} series of {named(data)} has a label. Give a UCR .tsv or .ts"
+            " file, or a manifest with the columns uri and label."
         )
-    return read_whole(found.select(np.flatnonzero(there).tolist()), clip), labels[there].astype(str)
-
-
-def _named(data: Any) -> str:
-    return str(data) if isinstance(data, str | Path) else f"the {type(data).__name__}"
+    return read_whole(found.select(there), clip), labels[there].astype(str), problems
 
 
 def _stretched(series: Sequence[Values]) -> Float64[np.ndarray, "n wide"]:

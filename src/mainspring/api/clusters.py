@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mainspring.api.data import catalogue
-from mainspring.api.series import as_rows, both, read_whole, say, vectors_of
+from mainspring.api.data import sparing
+from mainspring.api.series import as_rows, both, read_whole, say, vectors_of, with_series
 from mainspring.api.vectors import load
 from mainspring.evaluate.clustering import Clustering
 from mainspring.evaluate.clustering import cluster as cluster_rows
@@ -28,15 +28,17 @@ class Clusters:
     Attributes:
         path: CSV of uri and cluster, and label where known.
         clusterings: Of the vectors of "trained" and of "random weights".
+        problems: For each recording that could not be used, its name and the reason.
     """
 
     path: Path
     clusterings: dict[str, Clustering]
+    problems: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         found = {name: each.to_dict() for name, each in self.clusterings.items()}
-        return {"path": str(self.path), "arms": found}
+        return {"path": str(self.path), "arms": found, "problems": self.problems}
 
 
 def cluster(
@@ -68,7 +70,8 @@ def cluster(
         DataError: If there are too few series to choose k, or no label belongs to one.
         ConfigError: If k does not fit.
     """
-    saved, found = load(run, "series"), catalogue(data, log).usable()
+    saved = load(run, "series")
+    found, problems = with_series(data, log)
     series = read_whole(found, saved.clip)
     labelled = found.column("label").astype(object)
     if labels is not None:
@@ -90,6 +93,7 @@ def cluster(
     for row, at in enumerate(clusterings[TRAINED].assigned.tolist()):
         writer.writerow([found[row].name, at, labelled[row] or ""])
     write(path, text.getvalue().encode())
-    result = Clusters(path, clusterings)
-    Run(run).write_json("cluster.json", result.to_dict())
+    result = Clusters(path, clusterings, problems)
+    with sparing(log, "cluster.json"):
+        Run(run).write_json("cluster.json", result.to_dict())
     return result

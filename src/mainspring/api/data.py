@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from mainspring.errors import MainspringError
+import numpy as np
+
+from mainspring.errors import DataError, MainspringError, RunError
 from mainspring.recordings.catalogue import Catalogue, open_catalogue
 from mainspring.recordings.series import layout_of
 from mainspring.recordings.store import default_cache
@@ -31,6 +35,27 @@ def catalogue(data: Any, log: Log | None = None) -> Catalogue:
     return survey(open_catalogue(data), store=default_cache() / "facts", progress=told)
 
 
+def usable(data: Any, log: Log | None = None) -> tuple[Catalogue, dict[str, str]]:
+    """The recordings that can be used, and of each other one its name and the reason.
+
+    Raises:
+        DataError: If there is none that can.
+    """
+    found = catalogue(data, log)
+    reasons = found.column("problem")
+    problems = {found[int(row)].name: reasons[row] for row in np.flatnonzero(reasons != None)}  # noqa: E711
+    kept = found.usable()
+    if not len(kept):
+        why = "; ".join(f"{name}: {reason}" for name, reason in [*problems.items()][:3])
+        raise DataError(f"None of the {len(found)} recordings of {named(data)} can be used. {why}")
+    return kept, problems
+
+
+def named(data: Any) -> str:
+    """What data are called in a sentence."""
+    return str(data) if isinstance(data, str | Path) else f"the {type(data).__name__}"
+
+
 def check(
     data: Any, pretext: str = "taco", *, cost: bool = True, log: Log | None = None, **settings: Any
 ) -> dict[str, Any]:
@@ -50,6 +75,16 @@ def check(
         return result | {"plan": plain(describe(plan)), "cost": asdict(estimate(plan))}
     except MainspringError as error:
         return result | {"cost": None, "cost_problem": str(error)}
+
+
+@contextmanager
+def sparing(log: Log | None, what: str) -> Iterator[None]:
+    """Writes into the folder of a run where that can be written, and says so where it cannot, so
+    that what was measured is not lost for it."""
+    try:
+        yield
+    except RunError as error:
+        (log or Log()).say(f"{what} was left as it is. {error}")
 
 
 def counter(log: Log | None, doing: str) -> Callable[[int, int], None]:

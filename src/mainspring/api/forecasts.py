@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from mainspring.api.data import catalogue
-from mainspring.api.series import Values, both, read_whole, say
+from mainspring.api.data import sparing
+from mainspring.api.series import Values, both, read_whole, say, with_series
 from mainspring.api.vectors import load
 from mainspring.clips import ClipSpec
 from mainspring.encoders.patch_transformer import PatchTransformer
@@ -44,10 +44,12 @@ class Forecasts:
     Attributes:
         arms: For each method and horizon how far it was off.
         notes: What a reader of the numbers should know.
+        problems: For each recording that could not be used, its name and the reason.
     """
 
     arms: dict[str, dict[int, Forecast]]
     notes: list[str]
+    problems: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -55,7 +57,7 @@ class Forecasts:
             arm: {str(horizon): found.to_dict() for horizon, found in by.items()}
             for arm, by in self.arms.items()
         }
-        return {"arms": arms, "notes": self.notes}
+        return {"arms": arms, "notes": self.notes, "problems": self.problems}
 
 
 def forecast(
@@ -100,7 +102,8 @@ def forecast(
             f"horizons are {', '.join(map(str, horizons)) or 'not given'} and period is {period}; "
             "each is a number of steps, at least 1."
         )
-    saved, found = load(run, "series"), catalogue(data, log).usable()
+    saved = load(run, "series")
+    found, problems = with_series(data, log)
     values, splits = _instances(read_whole(found, saved.clip), parts)
     chosen = tuple(horizons) or _fitting(splits.valid, splits.test)
     inputs = standardise(values, splits.train)[0].astype(np.float32) if scale else values
@@ -121,8 +124,9 @@ def forecast(
             arms[name] = forecast_steps(vectors, values, splits, chosen, drop=past)
     say(log, "forecasting without an encoder")
     arms |= forecast_baselines(values, splits, chosen, period=period, window=past + 1, drop=past)
-    result = Forecasts(arms, _learnt_from(run, data))
-    Run(run).write_json("forecast.json", result.to_dict())
+    result = Forecasts(arms, _learnt_from(run, data), problems)
+    with sparing(log, "forecast.json"):
+        Run(run).write_json("forecast.json", result.to_dict())
     return result
 
 

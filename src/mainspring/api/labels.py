@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mainspring.api.data import catalogue, counter
+import numpy as np
+
+from mainspring.api.data import counter, sparing, usable
 from mainspring.api.vectors import embed, load, reader_for
 from mainspring.errors import ConfigError, DataError
 from mainspring.evaluate import report as reporting
@@ -33,12 +35,14 @@ class Probed:
         neighbours: For each of them the accuracy of k nearest neighbours by k, across groups.
         recall: For each of them R@k.
         verdict: In words.
+        problems: For each recording that could not be embedded, its name and the reason.
     """
 
     results: dict[str, ProbeResult]
     neighbours: dict[str, dict[int, float]]
     recall: dict[str, Recall]
     verdict: str
+    problems: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -52,7 +56,7 @@ class Probed:
                 },
             }
             for name, result in self.results.items()
-        } | {"verdict": self.verdict}
+        } | {"verdict": self.verdict, "problems": self.problems}
 
 
 def probe(
@@ -85,29 +89,31 @@ def probe(
         raise ConfigError("There are no seeds; give one grouped split or more.")
     saved = load(run, stream)
     vectors = embed(run, data, stream=stream, log=log)
-    found = catalogue(data, log).usable()
+    found, _ = usable(data, log)
     reader = reader_for(saved, found)
     others = baselines(saved.encoder, saved.clip, found, reader, progress=counter(log, "baselines"))
-    named = _labelled({TRAINED: vectors, **others}, labels, column)
-    probed = _probe(named, seeds)
+    named, notes = _labelled({TRAINED: vectors, **others}, labels, column)
+    probed = _probe(named, seeds, notes)
     place = Run(run)
-    place.write_json(f"probe-{column}.json", probed.to_dict())
-    reporting.write_report(
-        place,
-        vectors=named[TRAINED],
-        probes={column: probed.results},
-        reader=reader,
-        catalogue=found,
-        verdict=probed.verdict,
-    )
+    with sparing(log, "The report"):
+        place.write_json(f"probe-{column}.json", probed.to_dict())
+        reporting.write_report(
+            place,
+            vectors=named[TRAINED],
+            probes={column: probed.results},
+            reader=reader,
+            catalogue=found,
+            verdict=probed.verdict,
+        )
     return probed
 
 
 def _labelled(
     named: Mapping[str, Vectors], labels: str | Path | None, column: str
-) -> dict[str, Vectors]:
-    """Recording by recording, with the labels of a file or of the catalogue."""
-    labelled = {}
+) -> tuple[dict[str, Vectors], list[str]]:
+    """Recording by recording, with the labels of a file or of the catalogue, and a note where a
+    file has labels of parts of recordings."""
+    labelled, notes = {}, []
     for name, vectors in named.items():
         if labels is not None:
             vectors = replace(vectors, labels=read_labels(labels, vectors, column).values)
@@ -115,14 +121,26 @@ def _labelled(
             raise DataError(
                 "The recordings carry no labels. Give a CSV of uri,label with --labels."
             )
-        labelled[name] = vectors.pooled()
-    return labelled
+        labelled[name] = pooled = vectors.pooled()
+        whole = pooled.rows[known(pooled.labels)]
+        torn = np.setdiff1d(vectors.rows[known(vectors.labels)], whole)
+        said = (
+            f"{len(torn)} recordings whose windows have different labels, or only some of them "
+            "one, are left out: a probe takes one label a recording. To probe spans, give a "
+            "manifest of uri,start,end,label as DATA"
+        )
+        if not len(whole):
+            raise DataError(f"No recording is left to probe. {said}.")
+        if len(torn) and name == TRAINED:
+            notes.append(said)
+    return labelled, notes
 
 
-def _probe(named: Mapping[str, Vectors], seeds: tuple[int, ...]) -> Probed:
+def _probe(named: Mapping[str, Vectors], seeds: tuple[int, ...], notes: list[str]) -> Probed:
     results, near, recall = {}, {}, {}
     for name, v in named.items():
-        results[name] = probe_vectors(v.matrix, v.labels, v.sides, seeds)
+        result = probe_vectors(v.matrix, v.labels, v.sides, seeds)
+        results[name] = replace(result, notes=[*notes, *result.notes])
         near[name] = knn_accuracy(v.matrix, v.labels, v.sides)
         recall[name] = retrieval(v.matrix, v.labels, v.sides)
-    return Probed(results, near, recall, verdicts.verdict(results))
+    return Probed(results, near, recall, verdicts.verdict(results), named[TRAINED].problems)

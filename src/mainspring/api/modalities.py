@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mainspring.api.data import catalogue, counter
+from mainspring.api.data import counter, sparing, usable
 from mainspring.api.vectors import reader_of, shared
 from mainspring.encoders.saved import Saved
 from mainspring.errors import ConfigError, RunError
@@ -118,12 +118,12 @@ def across(
 
     Raises:
         RunError: If the run's streams share no space.
-        ConfigError: If the streams are not two.
+        ConfigError: If the streams are not two, or moments or batch are below 1.
         DataError: If fewer than two recordings have both.
     """
     heads = shared(run, streams)
     pair = _pair(run, heads, streams)
-    found = catalogue(data, log).usable()
+    found, problems = usable(data, log)
     clips = {stream: heads[stream].clip for stream in pair}
     taken = moments(
         {stream: heads[stream].encoder for stream in pair},
@@ -134,8 +134,11 @@ def across(
         batch,
         counter(log, "embedding"),
     )
+    taken = replace(taken, problems=problems | taken.problems)
     result = measured(taken, pair, ks, Run(run).learnt_from(data))
-    Run(run).write_json(f"across-{'-'.join(pair)}.json", result.to_dict())
+    name = f"across-{'-'.join(pair)}.json"
+    with sparing(log, name):
+        Run(run).write_json(name, result.to_dict())
     return result
 
 

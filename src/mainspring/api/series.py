@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float32
 
 from mainspring import clips
+from mainspring.api.data import named, usable
 from mainspring.clips import ClipSpec
 from mainspring.encoders.dilated import Dilated
 from mainspring.encoders.encoder import Encoder
+from mainspring.errors import DataError
 from mainspring.evaluate import per_step
 from mainspring.evaluate.baselines import RANDOM, untrained
 from mainspring.evaluate.forward import encode
@@ -51,6 +54,23 @@ def say(log: Log | None, doing: str) -> None:
     """On the log's moving line."""
     if log is not None:
         log.update(doing)
+
+
+def with_series(data: Any, log: Log | None) -> tuple[Catalogue, dict[str, str]]:
+    """The recordings that have a series, and of each other one its name and the reason.
+
+    Raises:
+        DataError: If there is none.
+    """
+    found, problems = usable(data, log)
+    there = np.array(["series" in recording.streams for recording in found], bool)
+    for row in np.flatnonzero(~there):
+        recording = found[int(row)]
+        problems[recording.name] = f"no series; its streams: {', '.join(recording.streams)}"
+    if not there.any():
+        why = "; ".join(f"{name}: {reason}" for name, reason in [*problems.items()][:3])
+        raise DataError(f"None of the recordings of {named(data)} has a series to read. {why}.")
+    return found.select(there), problems
 
 
 def read_whole(found: Catalogue, clip: ClipSpec) -> list[Values]:

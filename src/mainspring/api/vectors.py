@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import shlex
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mainspring.api import sentences
-from mainspring.api.data import catalogue, counter
+from mainspring.api.data import catalogue, counter, sparing, usable
 from mainspring.clips import ClipSpec
 from mainspring.encoders.saved import Saved, load_encoder
 from mainspring.errors import DataError, RunError, unknown
@@ -129,13 +133,12 @@ def embed(
     saved = load(run, stream)
     if joint:
         saved = shared(run, [saved.encoder.stream])[saved.encoder.stream]
-    found = catalogue(data, log).usable()
+    found, problems = usable(data, log)
     reader = reader_for(saved, found)
     if out is None:
         kind = f"{saved.encoder.stream}-joint" if joint else saved.encoder.stream
         hopped = "" if hop is None else f"-hop{hop:g}"
-        stamp = found.fingerprint(captions=saved.encoder.stream == "text")[:8]
-        out = Run(run).embeddings / f"{kind}-{stamp}{hopped}"
+        out = Run(run).embeddings / f"{kind}-{_stamp(found)}{hopped}"
     told = counter(log, "embedding")
     vectors = embed_windows(
         saved.encoder,
@@ -150,8 +153,9 @@ def embed(
     )
     if saved.encoder.stream == "text":
         sentences.keep(Path(out), vectors, found)
-    _remember(Run(run), Path(out), data, saved.encoder.stream, joint)
-    return vectors
+    with sparing(log, "What is searched without --data"):
+        _remember(Run(run), Path(out), data, saved.encoder.stream, joint)
+    return replace(vectors, problems=problems | vectors.problems)
 
 
 def search(
@@ -261,6 +265,16 @@ def reader_of(clips: Mapping[str, ClipSpec], found: Catalogue) -> Reader:
     return Reader(clips, cache if cache.fits(found, clips)[0] else None, channels=channels)
 
 
+def _stamp(found: Catalogue) -> str:
+    """Tells apart what the shards tell apart: files, spans, and what is said of them. Recordings
+    that were relabelled get a folder of their own."""
+    words = [found.column(name).tolist() for name in ("group", "label", "caption")]
+    stamp = found.fingerprint()
+    if any(word is not None for column in words for word in column):
+        stamp = hashlib.sha256(json.dumps([stamp, *words]).encode()).hexdigest()
+    return stamp[:8]
+
+
 def _remember(run: Run, folder: Path, data: Any, stream: str, joint: bool) -> None:
     """Notes which embeddings are the latest, and of what; a folder within the run's goes with it
     when it is moved."""
@@ -291,4 +305,5 @@ def _latest(run: Run, stream: str, joint: bool) -> Path:
 def _command(run: Run, stream: str, joint: bool) -> str:
     """What embeds a stream."""
     named = f" --stream {stream}" if len(run.streams()) > 1 else ""
-    return f"`mainspring embed {run.folder} DATA{named}{' --joint' if joint else ''}`"
+    folder = shlex.quote(str(run.folder))
+    return f"`mainspring embed {folder} DATA{named}{' --joint' if joint else ''}`"

@@ -8,6 +8,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
+from mainspring.cli import shares
 from mainspring.cli.extra import refuse
 
 
@@ -65,7 +66,5 @@ def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
             f"{name:28}{score.precision:10.3f}{score.recall:8.3f}{score.f1:8.3f}{score.chance:11.3f}"
         )
     lines.append(f"{found.hits} of {found.steps} steps reported. Scores of all: {found.path}")
-    if found.problems:
-        lines.append(f"{len(found.problems)} left out:")
-        lines += [f"  {name}: {why}" for name, why in found.problems.items()]
+    lines += shares.left_out(found.problems)
     return found.to_dict(), "\n".join(lines)

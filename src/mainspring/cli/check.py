@@ -9,6 +9,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
+from mainspring.cli.extra import settings
 from mainspring.errors import DataError
 
 
@@ -39,6 +40,7 @@ def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
     from mainspring.training.progress import Log
     from mainspring.training.run import plain
 
+    extra.pop("out", None)  # of pretrain, and nothing is written here
     report = api.check(
         flags.data,
         flags.pretext,
@@ -46,7 +48,7 @@ def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
         log=Log(),
         encoder=flags.encoder,
         batch=flags.batch,
-        **extra,
+        **settings(extra),
     )
     report["times"] = api.times(flags.data) if "series" in report["streams"] else {}
     text = "\n".join([render(report), *_times(report), *_cost(report)])

@@ -8,6 +8,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
+from mainspring.cli import shares
 from mainspring.cli.extra import refuse
 
 
@@ -18,7 +19,7 @@ class Flags:
     run: Positional[str]
     """Run folder."""
     train: Positional[str]
-    """Labelled series to fit to: UCR .tsv or .ts, a folder with a folder a class, a manifest."""
+    """Labelled series to fit to: UCR .tsv or .ts, or a manifest with a column label."""
     test: Positional[str]
     """Labelled series to tell the class of."""
     quick: bool = False
@@ -48,4 +49,5 @@ def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
             chance = told.chance
     rows.append(f"{'commonest class of train':28}{chance:10.1%}")
     rows.append(f"{found.train} series of train, {found.test} of test.")
+    rows += shares.left_out(found.problems)
     return found.to_dict(), "\n".join(rows)

@@ -8,6 +8,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
+from mainspring.cli import shares
 from mainspring.cli.extra import refuse
 
 
@@ -61,4 +62,5 @@ def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
             row += f"{shown:>16}"
         rows.append(row)
     rows.append(f"In brackets what chance gives. Who is where: {found.path}")
+    rows += shares.left_out(found.problems)
     return found.to_dict(), "\n".join(rows)

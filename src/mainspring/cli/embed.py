@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tyro.conf import Positional
 
+from mainspring.cli import shares
 from mainspring.cli.extra import refuse
 
 
@@ -57,12 +59,12 @@ def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
         "recordings": len(set(vectors.rows.tolist())),
         "problems": vectors.problems,
     }
-    text = f"{len(vectors)} vectors of {result['dim']} numbers, {result['recordings']} recordings."
-    if vectors.problems:
-        text += f"\n{len(vectors.problems)} left out:" + "".join(
-            f"\n  {name}: {why}" for name, why in vectors.problems.items()
-        )
-    return result, f"{text}\nNext: mainspring search {flags.run} {_query(flags, vectors.stream)}"
+    lines = [
+        f"{len(vectors)} vectors of {result['dim']} numbers, {result['recordings']} recordings.",
+        *shares.left_out(vectors.problems),
+        f"Next: mainspring search {shlex.quote(flags.run)} {_query(flags, vectors.stream)}",
+    ]
+    return result, "\n".join(lines)
 
 
 def _query(flags: Flags, stream: str) -> str:

@@ -16,3 +16,18 @@ def refuse(extra: dict[str, Any], flags: type, verb: str) -> None:
     """
     for key in extra:
         raise unknown(f"setting for {verb}", key, [field.name for field in fields(flags)])
+
+
+def settings(extra: dict[str, Any]) -> dict[str, Any]:
+    """What a config file has for training beyond the flags.
+
+    Raises:
+        ConfigError: If it is no setting, with a suggestion.
+    """
+    from mainspring.training.settings import Settings
+
+    known = [field.name for field in fields(Settings)]
+    for key in extra:
+        if key not in known:
+            raise unknown("setting", key, known)
+    return extra

@@ -8,6 +8,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
+from mainspring.cli import shares
 from mainspring.cli.extra import refuse
 
 
@@ -66,4 +67,5 @@ def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
         rows.append(f"{arm:24}" + "".join(f"{each:>16}" for each in told))
     rows.append("Errors are of values standardised by train.")
     rows += [f"Note: {note}." for note in found.notes]
+    rows += shares.left_out(found.problems)
     return found.to_dict(), "\n".join(rows)

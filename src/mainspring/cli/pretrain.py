@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
+
+from mainspring.cli.extra import settings
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,9 @@ def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
     given = {f.name: getattr(flags, f.name) for f in fields(flags)}
     for name in ("data", "out", "pretext", "config", "json"):
         given.pop(name)
-    summary = api.pretrain(flags.data, flags.pretext, out=flags.out, log=Log(), **(extra | given))
+    summary = api.pretrain(
+        flags.data, flags.pretext, out=flags.out, log=Log(), **(settings(extra) | given)
+    )
     return summary, (
         f"The encoder is in {flags.out}/encoder, the report in {flags.out}/report.html.\n"
         f"{_next(flags.out, flags.data)}"
@@ -63,6 +68,7 @@ def _next(out: str, data: str) -> str:
     from mainspring.training.run import Run
 
     run = Run(out)
+    out, data = shlex.quote(out), shlex.quote(data)
     streams = [stream for stream in STREAMS if stream in run.streams()]
     named = f" --stream {streams[0]}" if len(streams) > 1 else ""
     others = f"   (or {', '.join(streams[1:])})" if named else ""

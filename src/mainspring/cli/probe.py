@@ -8,6 +8,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
+from mainspring.cli import shares
 from mainspring.cli.extra import refuse
 
 
@@ -55,4 +56,5 @@ def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
             f"{probed.neighbours[name][1]:8.1%}{probed.recall[name].values[1]:8.1%}"
             f"{probed.recall[name].values[5]:8.1%}"
         )
-    return probed.to_dict(), "\n".join([*rows, probed.verdict, f"Report: {flags.run}/report.html"])
+    rows += [probed.verdict, *shares.left_out(probed.problems), f"Report: {flags.run}/report.html"]
+    return probed.to_dict(), "\n".join(rows)

@@ -29,12 +29,20 @@ def footnotes(result: dict[str, Any]) -> list[str]:
     lines = []
     if result["silent"]:
         lines.append(f"{result['silent']} moments left out: nothing is heard in them.")
-    if result["problems"]:
-        lines.append(f"{len(result['problems'])} recordings left out:")
-        lines += [f"  {name}: {why}" for name, why in result["problems"].items()]
+    lines += left_out(result["problems"])
     if result["seen"]:
         lines.append("The run was trained on these recordings; unseen ones say more.")
     return lines
+
+
+def left_out(problems: dict[str, str]) -> list[str]:
+    """Recordings that could not be used, a line each."""
+    if not problems:
+        return []
+    return [
+        f"{len(problems)} recordings left out:",
+        *(f"  {name}: {why}" for name, why in problems.items()),
+    ]
 
 
 def few_groups(result: dict[str, Any]) -> list[str]:

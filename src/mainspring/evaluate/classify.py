@@ -58,7 +58,8 @@ class Classified:
     Attributes:
         accuracy: Share told correctly.
         auprc: Area under the precision-recall curve (average precision), the mean over classes
-            that occur in test; of two classes the second's alone, as in the protocol.
+            that occur in test; of two classes the second's alone, as in the protocol. NaN where
+            none of these occurs.
         chance: Accuracy of always saying the commonest class of train.
         classes: Classes of train, sorted.
         told: Class told of each test row.
@@ -105,10 +106,10 @@ class Classified:
         """The numbers, as plain JSON values."""
         return {
             "accuracy": self.accuracy,
-            "auprc": self.auprc,
+            "auprc": None if np.isnan(self.auprc) else self.auprc,
             "chance": self.chance,
             "classes": [str(name) for name in self.classes],
-            # JSON knows no infinity.
+            # JSON knows neither infinity nor NaN.
             **{n: str(v) if v == np.inf else v for n, v in self.settings.items()},
         }
 

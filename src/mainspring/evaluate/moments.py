@@ -13,7 +13,7 @@ from jaxtyping import Float32, Float64, Int64
 
 from mainspring.clips import NOTHING, Clips, ClipSpec, Extent, Timeline
 from mainspring.encoders.encoder import Encoder
-from mainspring.errors import DataError
+from mainspring.errors import ConfigError, DataError
 from mainspring.evaluate.embed import Recordings
 from mainspring.evaluate.forward import Reads, ahead, encode
 from mainspring.pretexts.silence import heard
@@ -66,8 +66,14 @@ def moments(
         progress: Told after each recording how many of how many are done.
 
     Raises:
+        ConfigError: If `count` or `batch` is below 1.
         DataError: If no recording is left.
     """
+    if min(count, batch) < 1:
+        raise ConfigError(
+            f"There are to be {count} moments a recording and {batch} moments a forward pass; each "
+            "is 1 at least."
+        )
     problems: dict[str, str] = {}
     parts: dict[str, list[np.ndarray]] = {stream: [] for stream in encoders}
     times, rows = [], []

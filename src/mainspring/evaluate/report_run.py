@@ -80,7 +80,12 @@ def data(
     failed = check.get("quarantined") or summary.get("quarantined") or {}
     problems += [(name, f"while training: {why}") for name, why in failed.items()]
     if vectors is not None:
-        problems += [(name, f"while embedding: {why}") for name, why in vectors.problems.items()]
+        known = set(problems)
+        problems += [
+            (name, f"while embedding: {why}")
+            for name, why in vectors.problems.items()
+            if (name, why) not in known
+        ]
     facts: list[tuple[str, object]] = []
     if "recordings" in check:
         facts.append(("recordings to learn from", check["recordings"]))

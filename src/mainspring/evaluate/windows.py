@@ -52,10 +52,10 @@ def cut(
 
     Raises:
         DataError: If the recording has no such stream, or nothing in it.
-        ConfigError: If the hop is not positive.
+        ConfigError: If the hop is not positive or not finite.
     """
-    if hop_seconds is not None and hop_seconds <= 0:
-        raise ConfigError(f"hop_seconds must be positive, not {hop_seconds:g}.")
+    if hop_seconds is not None and not 0 < hop_seconds < np.inf:
+        raise ConfigError(f"hop_seconds must be positive and finite, not {hop_seconds:g}.")
     if stream not in timeline:
         there = ", ".join(recording.streams or timeline.extents)
         has = f"; its streams: {there}" if there else ""
