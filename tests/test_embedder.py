@@ -2,12 +2,13 @@
 
 import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -116,6 +117,8 @@ def test_missing_values_and_ends_of_arrays():
 def test_one_long_series():
     X = [world(1, 300)[0]]
     assert tiny(pool="steps").fit(X).transform(X).shape == (1, 300, 6)
+    X[0][:160] = np.nan  # half of what is known lies in either half
+    assert tiny(pool="steps").fit(X).transform(X).shape == (1, 300, 6)
 
 
 def test_wrong_data_is_named():
@@ -184,6 +187,14 @@ def test_parameters_out_of_range_are_named():
         tiny(context=9).fit(world())
     with pytest.raises(ConfigError, match="Did you mean 'ts2vec'"):
         tiny(pretext="ts2vek").fit(world())
+    with pytest.raises(ConfigError, match="Unknown pretext 'None'"):
+        tiny().set_params(pretext=None).fit(world())
+    with pytest.raises(ConfigError, match=r"context is 2\.5 with pool 'steps'"):
+        tiny(pool="steps").set_params(context=2.5).fit(world())
+    with pytest.raises(ConfigError, match=r"settings is \['batch'\]; it must be a dict"):
+        tiny().set_params(settings=["batch"]).fit(world())
+    with pytest.raises(ConfigError, match="settings holds 'out', which is no setting here"):
+        tiny(settings={"out": "runs"}).fit(world())
     with pytest.raises(ConfigError, match="batch is given twice"):
         tiny(settings={"batch": 8}).fit(world())
     with pytest.raises(ConfigError, match="Did you mean 'architecture'"):
@@ -204,6 +215,33 @@ def test_clone_pipeline_grid_search_and_names():
     fitted = search.best_estimator_["embedder"]
     assert list(fitted.get_feature_names_out()) == [f"embedder{i}" for i in range(6)]
     assert ms.Embedder is Embedder
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    X = world()
+    numbers = {"steps": 3, "batch": 4, "seed": 1, "pool": 3, "context": 5}
+    settings = {"architecture": {"series": {"width": np.int64(4), "depth": np.int64(2)}}}
+    want = tiny(**numbers, settings=settings).fit(X).transform(X)
+    model = tiny(settings=settings).set_params(**{k: np.int64(v) for k, v in numbers.items()})
+    model.fit(X)
+    np.testing.assert_array_equal(model.transform(X), want)
+    model.save(tmp_path / "model")
+    np.testing.assert_array_equal(Embedder.load(tmp_path / "model").transform(X), want)
+
+
+def test_threads_do_not_disturb_each_other():
+    X = world()
+    models = [tiny(steps=10, seed=seed) for seed in range(4)]
+    alone = [clone(model).fit(X).transform(X) for model in models]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda model: model.fit(X).transform(X), models))
+    for one, same in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, same)
+
+
+def test_where_nothing_could_be_asked_a_warning_says_so():
+    with pytest.warns(ConvergenceWarning, match="impute: nothing was asked in whole steps"):
+        tiny(pretext="impute").fit(np.ones((6, 20)))
 
 
 def test_a_pickle_transforms_and_goes_on():
@@ -271,6 +309,8 @@ def test_a_saved_model_is_a_run_and_a_run_is_a_model(tmp_path):
     np.testing.assert_allclose(vectors.matrix, model.transform(X), atol=1e-5)
     with pytest.raises(RunError, match="not empty"):
         model.save(tmp_path / "model")
+    with pytest.raises(RunError, match="is a file"):
+        model.save(tmp_path / "model" / "config.toml")
 
     (tmp_path / "data").mkdir()
     for index, x in enumerate(X):
@@ -300,5 +340,7 @@ def test_no_going_on_where_the_rate_depends_on_the_number_of_steps():
     with pytest.raises(RunError, match=r"steps: 3 -> 5[\s\S]*optimiser\.schedule constant"):
         model.fit_more(X, 2)
     np.testing.assert_array_equal(model.transform(X), before)
+    with pytest.raises(DataError, match="3 channels, but this Embedder was fitted on series of 2"):
+        tiny().fit(X).fit_more(world(channels=3), 2)
     with pytest.raises(RunError, match="batch: 4 -> 6"):
         tiny().fit(X).set_params(batch=6).fit_more(X, 2)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
+import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
@@ -29,6 +32,14 @@ from mainspring.training.settings import BUDGETS
 DESCRIPTION = "embedder.json"
 KEPT = ("config.toml", "check.json", "metrics.jsonl", "encoder/series/*", "checkpoints/step-*.pt")
 """What of a run is needed to use its encoder and to go on training it."""
+GIVEN = ("data", "pretext", "out", "verdict", "report", "log")
+"""What of a run `settings` cannot say."""
+ALARMS = {
+    "unasked": "nothing was asked in whole steps: the series are too short, constant or too full of"
+    " gaps for this pretext, and the encoder has learnt little or nothing",
+    "collapsed": "the embedding has collapsed: all series look alike to the encoder",
+}
+ONE_AT_A_TIME = threading.Lock()
 FEW_STEPS, MANY_STEPS, MANY_VALUES = 200, 600, 100_000
 
 Values = Float32[np.ndarray, "_time _channel"]
@@ -45,12 +56,14 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
     `X` is an array (n, time, channel) or (n, time), a frame with a series a row, or a list of
     arrays or frames (time,) or (time, channel), of any lengths; one long series is a list of one.
-    NaN and infinity are missing values. In an array, steps at the end where no channel has a value
-    do not belong to the series. Labels are never looked at.
+    NaN, None, infinity, a frame's NA and what an array masks are missing values. In an array, steps
+    at the end where no channel has a value do not belong to the series. Labels are never looked at.
+    "ts2vec" takes values as they are, as its paper does: bring channels to a size near 1, or ask
+    for units of each series, {"architecture": {"series": {"normalise": "recording"}}}.
 
     Training is that of `mainspring.pretrain` with the pretext's own settings, on all series: none
-    is kept back. Of one series alone each half is learnt from as a series, since every pretext
-    needs two.
+    is kept back. Of one series alone each half of what is known is learnt from as a series, since
+    every pretext needs two.
 
     Args:
         pretext: What is asked of the data: "ts2vec" or any other pretext that reads series.
@@ -106,11 +119,14 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             DataError, ValueError: If `X` cannot be read, or is too short or too little.
             ConfigError: If a parameter is unknown or out of range.
             RunError: If `out` holds a finished run already, or something else.
+
+        Warns:
+            ConvergenceWarning: If the embedding has collapsed, or nothing could be asked of `X`.
         """
         self._require_pool()
         series, _ = read(X, least_steps=2)
         given = self._given()
-        recipe = find(self.pretext).recipe
+        recipe = find(str(self.pretext)).recipe
         if not any(name in given or name in recipe for name in BUDGETS):
             size = sum(values.size for values in series)
             given["steps"] = MANY_STEPS if size > MANY_VALUES else FEW_STEPS
@@ -128,6 +144,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         ends with the same weights as one fit of all steps.
 
         Raises:
+            DataError: If `X` has other channels than in `fit`.
             RunError: If the learning rate is not constant (TS2Vec's is), or parameters that decide
                 training were changed.
         """
@@ -135,6 +152,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         if steps < 1:
             raise ConfigError(f"steps is {steps}; it must be at least 1.")
         series, _ = read(X, least_steps=2)
+        self._require_channels(series)
         given = {k: v for k, v in self._given().items() if k not in BUDGETS}
         with self._folder() as folder:
             if not (folder / "config.toml").exists():
@@ -154,16 +172,12 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         check_is_fitted(self)
         self._require_pool()
         series, time = read(X)
-        for values in series:
-            if values.shape[1] != self.n_features_in_:
-                raise DataError(
-                    f"X has series of {values.shape[1]} channels, but this Embedder was fitted on "
-                    f"series of {self.n_features_in_}."
-                )
+        self._require_channels(series)
         if self.pool == "series":
             return per_step.whole(self.encoder_, series)
         window = None if isinstance(self.pool, str) else int(self.pool)
-        tokens = per_step.steps(self.encoder_, series, window, self.context)
+        context = None if self.context is None else int(self.context)
+        tokens = per_step.steps(self.encoder_, series, window, context)
         if time is None and len({len(values) for values in series}) > 1:
             return tokens
         length = len(tokens[0]) if time is None else time
@@ -180,6 +194,8 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         """
         check_is_fitted(self)
         place = Path(folder)
+        if place.exists() and not place.is_dir():
+            raise RunError(f"{place} is a file; give a new folder.")
         if place.exists() and any(place.iterdir()):
             raise RunError(f"{place} is not empty; give a new folder.")
         self._write(place)
@@ -222,20 +238,40 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
     def _require_pool(self) -> None:
         """Raises where `pool` and `context` make no sense."""
-        number = isinstance(self.pool, int | np.integer) and not isinstance(self.pool, bool)
-        if not (self.pool in ("series", "steps") or (number and int(self.pool) >= 1)):
+        named = isinstance(self.pool, str) and self.pool in ("series", "steps")
+        if not (named or _counts(self.pool, 1)):
             raise ConfigError(
                 f'pool is {self.pool!r}; it must be "series", "steps" or a number of steps.'
             )
-        if self.context is not None and (self.context < 0 or self.pool == "series"):
+        if self.context is not None and (not _counts(self.context, 0) or self.pool == "series"):
             raise ConfigError(
-                f"context is {self.context} with pool {self.pool!r}; it is a number of steps before"
-                ' each step, with pool="steps" or a number.'
+                f"context is {self.context!r} with pool {self.pool!r}; it is a number of steps "
+                'before each step, with pool="steps" or a number.'
             )
 
+    def _require_channels(self, series: Sequence[Values]) -> None:
+        """Raises where series have other channels than in `fit`."""
+        for values in series:
+            if values.shape[1] != self.n_features_in_:
+                raise DataError(
+                    f"X has series of {values.shape[1]} channels, but this Embedder was fitted on "
+                    f"series of {self.n_features_in_}."
+                )
+
     def _given(self) -> dict[str, Any]:
-        """The settings of the run that the parameters give."""
+        """The settings of the run that the parameters give, of plain values."""
+        if not isinstance(self.settings, Mapping | None):
+            raise ConfigError(
+                f"settings is {self.settings!r}; it must be a dict of settings of the run, such as "
+                '{"optimiser": {"lr": 1e-4}}.'
+            )
         given: dict[str, Any] = dict(self.settings or {})
+        for name in GIVEN:
+            if name in given:
+                raise ConfigError(
+                    f"settings holds {name!r}, which is no setting here; what is learnt, from "
+                    "what and where to keep it are told by pretext, fit and out."
+                )
         for name in ("steps", "batch", "seed"):
             value = getattr(self, name)
             if value is None:
@@ -246,7 +282,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         loading = given.get("loading", {})
         if isinstance(loading, Mapping):
             given["loading"] = {"holdout": 0.0, **loading}
-        return given
+        return dict(plain(given))
 
     @contextlib.contextmanager
     def _folder(self) -> Iterator[Path]:
@@ -259,10 +295,11 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
     def _train(self, series: Sequence[Values], folder: Path, given: dict[str, Any]) -> None:
         if len(series) == 1:
-            half = len(series[0]) // 2
+            known = np.flatnonzero(~np.isnan(series[0]).all(axis=1))
+            half = known[len(known) // 2] if len(known) else len(series[0]) // 2
             series = [series[0][:half], series[0][half:]]
         with _own_randomness():
-            pretrain(
+            summary = pretrain(
                 list(series),
                 self.pretext,
                 out=folder,
@@ -271,6 +308,10 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                 log=Log(quiet=not self.verbose),
                 **given,
             )
+        for alarm in summary["alarms"]:
+            if alarm in ALARMS:
+                text = f"{self.pretext}: {ALARMS[alarm]}."
+                warnings.warn(text, ConvergenceWarning, stacklevel=3)
         self._take(folder)
 
     def _take(self, folder: Path) -> None:
@@ -294,6 +335,15 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             write(folder / name, content)
 
 
-def _own_randomness() -> contextlib.AbstractContextManager[None]:
-    """Leaves the user's global generators as they were."""
-    return torch.random.fork_rng(range(torch.cuda.device_count()))
+def _counts(value: Any, least: int) -> bool:
+    """Whether it is a whole number of at least so many."""
+    number = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return number and int(value) >= least
+
+
+@contextlib.contextmanager
+def _own_randomness() -> Iterator[None]:
+    """Leaves the user's global generators as they were. Threads share those, so one draws from
+    them after the other."""
+    with ONE_AT_A_TIME, torch.random.fork_rng(range(torch.cuda.device_count())):
+        yield

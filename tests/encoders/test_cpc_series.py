@@ -89,6 +89,17 @@ def test_a_latent_sees_twelve_steps():
     assert seen == list(range(16, 28))
 
 
+def test_a_latent_shares_steps_with_what_the_context_two_latents_before_has_seen():
+    encoder = small(normalise="none")
+    samples = series(n=1).requires_grad_()
+    hidden = encoder.stem(encoder.prepare(samples))
+    now = 5
+    seen = range(encoder.hop * (now + 1))
+    for ahead, shared in ((1, 8), (2, 4), (3, 0)):
+        (slope,) = torch.autograd.grad(hidden[0, :, now + ahead].sum(), samples, retain_graph=True)
+        assert int(slope[0, seen].any(1).sum()) == shared
+
+
 def test_the_catalogue_finds_it_and_settings_build_it_again():
     assert catalog.find("cpc_series") is CpcSeries
     encoder = small(pool="last", strides=(1, 2))

@@ -202,6 +202,18 @@ def test_a_constant_channel_becomes_zero():
     assert small(channels=1)(values).isfinite().all()
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e-21, 1e20, 1e37])
+def test_units_of_any_size_have_a_mean_and_a_scale(size):
+    values = series(time=50)
+    observed = torch.rand(values.shape, generator=torch.Generator().manual_seed(0)) < 0.8
+    values = torch.where(observed, values + 2, 0.0)
+    mean, scale = statistics(values * size, observed)
+    for got, want in zip((mean, scale), statistics(values, observed), strict=True):
+        torch.testing.assert_close(got / size, want)
+    encoder = small()
+    torch.testing.assert_close(encoder(values * size), encoder(values), atol=1e-4, rtol=1e-4)
+
+
 def test_settings_out_of_range_are_named():
     with pytest.raises(ConfigError, match=r"Unknown pool 'men'\. Did you mean 'mean'"):
         Dilated(pool="men")

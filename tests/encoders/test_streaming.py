@@ -36,6 +36,15 @@ def test_sample_by_sample_equals_the_whole_series(missing):
     torch.testing.assert_close(got, at_once(encoder, values[None])[0], atol=1e-5, rtol=1e-5)
 
 
+def test_infinity_is_missing_and_does_not_stay():
+    encoder, values = causal(), series(1, 60)[0]
+    broken = values.clone()
+    values[30, 0], broken[30, 0] = torch.nan, torch.inf
+    plain, other = Stream(encoder), Stream(encoder)
+    for sample, same in zip(values, broken, strict=True):
+        assert torch.equal(plain.push(sample), other.push(same))
+
+
 def test_the_papers_size():
     torch.manual_seed(0)
     encoder = Dilated(channels=2, causal=True, normalise="none").eval()

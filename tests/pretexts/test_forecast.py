@@ -9,6 +9,7 @@ from tiny import TinyEncoder, assert_parts_equal_the_whole, read, timeline
 
 from mainspring.clips import ClipSpec
 from mainspring.encoders.dilated import Dilated
+from mainspring.encoders.patch_transformer import PatchTransformer
 from mainspring.errors import ConfigError
 from mainspring.pretexts.autoregressive.forecast import Forecast, ForecastConfig
 from mainspring.pretexts.pretext import Batch, Outcome
@@ -197,6 +198,30 @@ def test_the_encoder_never_sees_the_future():
     )
     assert torch.equal(plain["embedding"], other["embedding"])
     assert not torch.equal(plain["error"], other["error"])
+
+
+def test_the_last_tokens_of_all_channels_are_read():
+    pretext = build(channels=3, dim=16)
+    encoder = PatchTransformer(3, patch=5, dim=16, depth=1, heads=2, positions="sincos").eval()
+    world = walks(4, 40, 2).numpy()
+    world = np.nan_to_num(np.concatenate([world, world[:, :, :1] ** 2], 2))
+    errors = []
+    with torch.no_grad():
+        pretext.head.weight[:, 16:] = 0  # of the last tokens alone
+        pretext.head.weight.copy_(pretext.head.weight[:1].expand_as(pretext.head.weight))
+        pretext.head.bias.zero_()
+        for order in ([0, 1, 2], [2, 0, 1]):
+            batch = read(pretext, world[:, :, order], np.arange(4), np.random.default_rng(0))
+            errors.append(pretext.encode({"series": encoder}, batch)["error"])
+    torch.testing.assert_close(*errors)
+
+
+def test_tokens_of_another_width_than_the_embedding_are_named():
+    pretext = build(channels=2, dim=32)
+    encoder = PatchTransformer(2, patch=5, dim=16, depth=1, heads=2, pool="channels")
+    batch = read(pretext, walks(4, 40, 2).numpy(), np.arange(4), np.random.default_rng(0))
+    with pytest.raises(ConfigError, match=r"tokens of 16 numbers .* of 32; set question\.last"):
+        pretext.encode({"series": encoder}, batch)
 
 
 def test_micro_batches_equal_the_whole_batch():

@@ -11,6 +11,7 @@ from tiny import TinyEncoder, assert_parts_equal_the_whole, timeline
 from mainspring.clips import ClipSpec
 from mainspring.encoders import catalog as encoders_known
 from mainspring.encoders.dilated import Dilated
+from mainspring.encoders.patch_transformer import PatchTransformer
 from mainspring.errors import ConfigError
 from mainspring.pretexts.catalog import find
 from mainspring.pretexts.contrastive.t_loss import (
@@ -258,6 +259,9 @@ def test_the_recipe_builds_the_papers_encoder():
 def test_what_cannot_be_is_named():
     with pytest.raises(ConfigError, match="TinyEncoder has no `stem`"):
         build().attach({"series": TinyEncoder()})
+    batch = read(build(), noise([40, 50]), [0, 1])
+    with pytest.raises(ConfigError, match="single steps, and PatchTransformer makes of 40 steps"):
+        build()({"series": PatchTransformer(1, dim=16, depth=1)}, batch)
     with pytest.raises(ConfigError, match="negatives is 0"):
         build(negatives=0)
     with pytest.raises(ConfigError, match="penalty is -1"):

@@ -10,6 +10,7 @@ from tiny import TinyEncoder, assert_parts_equal_the_whole, timeline
 from mainspring.clips import ClipSpec
 from mainspring.encoders.cpc_series import CpcSeries
 from mainspring.encoders.dilated import Dilated
+from mainspring.encoders.patch_transformer import PatchTransformer
 from mainspring.errors import ConfigError
 from mainspring.losses.contrast import agreement, all_but_self, contrast
 from mainspring.pretexts.catalog import find
@@ -285,6 +286,10 @@ def test_what_cannot_be_is_named():
     for setting, value in (("segments", 0), ("grid", 1), ("steps", 0), ("jitter", -1)):
         with pytest.raises(ConfigError, match=rf"{setting} is {value}; it must be at least"):
             build(**{setting: value})
+    side_by_side = PatchTransformer(2, patch=4, dim=16, depth=1, pool="channels")
+    batch = read(build(dim=32), noise([48, 50], channels=2), [0, 1])
+    with pytest.raises(ConfigError, match="tokens of 16 numbers and embeddings of 32"):
+        build(dim=32)({"series": side_by_side}, batch)
     with pytest.raises(ConfigError, match="temperature is 0"):
         build(temperature=0)
     with pytest.raises(ConfigError, match="hidden is 13, which 2 heads cannot share"):

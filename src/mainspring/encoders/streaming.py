@@ -59,12 +59,14 @@ class Stream:
         """The token of the next step.
 
         Args:
-            values: (channel,), or (n, channel) where several series arrive; NaN where missing.
+            values: (channel,), or (n, channel) where several series arrive; NaN or infinity where
+                missing.
 
         Raises:
             DataError: If the shape is another.
         """
         values = torch.as_tensor(values, dtype=torch.float32)
+        values = values.masked_fill(values.isinf(), torch.nan)  # it would stay in the memory
         lead = () if self.series is None else (self.series,)
         if values.shape != (*lead, self.encoder.channels):
             raise DataError(

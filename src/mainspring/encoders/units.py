@@ -56,8 +56,16 @@ def statistics(
         The mean (0 if nothing was observed) and the scale: the standard deviation, or 1 where it
         is less than a millionth of the level, which is rounding and no signal.
     """
+    unit = _power_of_two(values.abs().amax(1, keepdim=True))
+    values = values / unit
     count = observed.sum(1, keepdim=True).clamp(min=1)
     mean = values.sum(1, keepdim=True) / count
     mean = mean + ((values - mean) * observed).sum(1, keepdim=True) / count  # float32's rounding
     scale = ((((values - mean) * observed) ** 2).sum(1, keepdim=True) / count).sqrt()
-    return mean, torch.where(scale > 1e-6 * mean.abs(), scale, 1.0)
+    return mean * unit, torch.where(scale > 1e-6 * mean.abs(), scale * unit, 1.0)
+
+
+def _power_of_two(size: Float[Tensor, "n 1 channel"]) -> Float[Tensor, "n 1 channel"]:
+    """The size to the next power of two below, 1 for 0. Division by it is exact, and squares of
+    what is left neither overflow nor vanish."""
+    return size.where(size > 0, 1.0).log2().floor().clamp(-126, 126).exp2()

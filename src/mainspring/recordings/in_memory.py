@@ -3,11 +3,13 @@
     series, time = read(X)
 
 `X` is an array (n, time, channel) or (n, time), a frame with a series a row, or a list of arrays or
-frames (time,) or (time, channel) of any lengths. NaN and infinity are missing values.
+frames (time,) or (time, channel) of any lengths. NaN, None, infinity, a frame's NA and what an
+array masks are missing values.
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,9 @@ from jaxtyping import Float32
 from sklearn.utils import check_array
 
 from mainspring.errors import DataError
+
+NUMBERS = "fiub"
+"""Kinds of types that hold them."""
 
 Values = Float32[np.ndarray, "_time _channel"]
 
@@ -29,23 +34,26 @@ def read(X: Any, least_steps: int = 1) -> tuple[list[Values], int | None]:
         least_steps: Fewer columns of an array (n, time) are refused.
 
     Raises:
-        DataError: If shapes or types are others.
+        DataError: If shapes or types are others, or a list is empty.
         ValueError, TypeError: If an array is none to scikit-learn either.
     """
-    ragged = isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1
-    if (isinstance(X, list | tuple) or ragged) and len(X) and np.ndim(X[0]) > 0:
+    ragged = getattr(X, "dtype", None) == np.dtype(object) and np.ndim(X) == 1
+    if isinstance(X, list | tuple) and not len(X):
+        raise DataError("X is empty: it holds no series.")
+    if (isinstance(X, list | tuple) or ragged) and len(X) and np.ndim(next(iter(X))) > 0:
         return [_one(index, values) for index, values in enumerate(X)], None
     array = check_array(
-        X,
+        _unmasked(X),
         dtype="numeric",
         ensure_all_finite=False,
         allow_nd=True,
         ensure_min_features=least_steps,
         estimator="Embedder",
     )
-    if array.ndim not in (2, 3) or not array.size:
+    if array.dtype.kind not in NUMBERS or array.ndim not in (2, 3) or not array.size:
         raise DataError(
-            f"X has shape {array.shape}, where (n, time, channel) or (n, time) was expected."
+            f"X has shape {array.shape} and type {array.dtype}, where numbers of shape (n, time, "
+            "channel) or (n, time) were expected."
         )
     values = _float32(array).reshape(*array.shape[:2], -1)
     return [_without_end(one) for one in values], values.shape[1]
@@ -53,15 +61,25 @@ def read(X: Any, least_steps: int = 1) -> tuple[list[Values], int | None]:
 
 def _one(index: int, values: Any) -> Values:
     """A series of a list."""
-    array = np.asarray(values)
+    array = np.asarray(_unmasked(values))
     if array.dtype == object:
         array = np.array(array.tolist())
-    if array.dtype.kind not in "fiub" or array.ndim not in (1, 2) or not array.size:
+    if array.dtype == object:  # None or NA among numbers
+        with contextlib.suppress(TypeError, ValueError):
+            array = np.asarray((values if hasattr(values, "astype") else array).astype(np.float64))
+    if array.dtype.kind not in NUMBERS or array.ndim not in (1, 2) or not array.size:
         raise DataError(
             f"Series {index} of the list has shape {array.shape} and type {array.dtype}, where "
             "numbers of shape (time,) or (time, channel) were expected."
         )
     return _float32(array).reshape(len(array), -1)
+
+
+def _unmasked(values: Any) -> Any:
+    """NaN where an array of numbers is masked; anything else as it is."""
+    if isinstance(values, np.ma.MaskedArray) and values.dtype.kind in NUMBERS:
+        return np.ma.filled(values.astype(np.result_type(values.dtype, np.float32)), np.nan)
+    return values
 
 
 def _float32(array: np.ndarray) -> np.ndarray:

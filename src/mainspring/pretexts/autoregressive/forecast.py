@@ -123,7 +123,15 @@ class Forecast(Pretext):
         embedding = encoders["series"].embed(tokens, there)
         seen = embedding
         if self.config.last:
-            seen = torch.cat([tokens.flatten(1, -2)[:, -1].to(embedding.dtype), embedding], dim=1)
+            if tokens.shape[-1] != self.dims["series"]:
+                raise ConfigError(
+                    f"forecast reads the last token beside the embedding, and "
+                    f"{type(encoders['series']).__name__} makes tokens of {tokens.shape[-1]} "
+                    f"numbers and embeddings of {self.dims['series']}; set question.last to false, "
+                    'or architecture.series.pool to "mean".'
+                )
+            last = tokens[:, -1:].flatten(1, -2).mean(1)  # over channels with a token each
+            seen = torch.cat([last.to(embedding.dtype), embedding], dim=1)
         foretold = self.head(seen).float().unflatten(1, (self.horizon, -1))
         errors = self.compare(foretold, samples.float(), present)
         return {**errors, "embedding": embedding}

@@ -154,7 +154,14 @@ class TLoss(Pretext):
         starts = torch.cat([factors[f"{crop}_start"] for crop in CROPS], 1)
         lengths = torch.cat([factors[f"{crop}_length"] for crop in CROPS], 1)
         observed = ~samples.isnan().all(-1) & present
-        prepared, there = crops(encoder.prepare(samples, present), starts, lengths)
+        prepared = encoder.prepare(samples, present)
+        if prepared.dim() != 3 or prepared.shape[:2] != samples.shape[:2]:
+            raise ConfigError(
+                f"t_loss cuts stretches of single steps, and {type(encoder).__name__} makes of "
+                f"{samples.shape[1]} steps parts of shape {tuple(prepared.shape[1:])}; use an "
+                "encoder that keeps the steps, such as dilated."
+            )
+        prepared, there = crops(prepared, starts, lengths)
         seen, _ = crops(observed[:, :, None], starts, lengths)
         tokens = encoder.trunk(encoder.stem(prepared.flatten(0, 1)), there.flatten(0, 1))
         vectors = encoder.embed(tokens, there.flatten(0, 1)).unflatten(0, (-1, len(CROPS)))

@@ -105,7 +105,10 @@ class TsTcc(Pretext):
 
     `future` is the share of predictions that are nearer to the true token than to that of any
     other recording, over all k and both directions; `context` the share of contexts nearest to
-    their own series' other one. A tie is wrong.
+    their own series' other one. A tie is wrong. Where tokens see far, as those of `dilated` do,
+    past and future share steps, and `future` tells recordings apart as much as it foretells: on
+    white noise it came to 0.35 (chance 0.03, 150 steps of 32), and to chance with tokens of 5
+    steps.
     """
 
     question: ClassVar[str] = "What comes next in the other view, and which context belongs to it?"
@@ -179,6 +182,12 @@ class TsTcc(Pretext):
         samples, present = batch["series"].flat()
         twice = torch.cat(self.views(samples, present, batch.generator))
         tokens = encoder.tokens(twice, present.repeat(2, 1))
+        if tokens.shape[-1] != self.dims["series"]:
+            raise ConfigError(
+                f"ts_tcc reads tokens as wide as the embedding, and {type(encoder).__name__} makes "
+                f"tokens of {tokens.shape[-1]} numbers and embeddings of {self.dims['series']}; "
+                'set architecture.series.pool to "mean".'
+            )
         flat = tokens.flatten(1, -2).float()
         place = (torch.arange(flat.shape[1], device=flat.device) + 0.5) / flat.shape[1]
         there = present[:, (place * present.shape[1]).long()].repeat(2, 1)
