@@ -344,3 +344,8 @@ def test_no_going_on_where_the_rate_depends_on_the_number_of_steps():
         tiny().fit(X).fit_more(world(channels=3), 2)
     with pytest.raises(RunError, match="batch: 4 -> 6"):
         tiny().fit(X).set_params(batch=6).fit_more(X, 2)
+
+
+def test_values_beyond_what_can_be_learnt_from_say_so():
+    with pytest.raises(RunError, match=r"first step.*the values may be too large"):
+        tiny().fit([1e30 * x for x in world()])

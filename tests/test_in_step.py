@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -265,6 +266,16 @@ def test_a_run_of_a_few_steps(run, world):
     assert told["best"]["chance"] == pytest.approx(0.2, abs=0.02)
     assert told["seen"] is True
     assert ms.sync(run, world / "streams.csv", offsets=(0.5,)).seen is False
+
+
+def test_what_was_heard_is_told_where_it_cannot_be_kept(run, world, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "sync.csv").unlink(missing_ok=True)
+    (copy / "sync.csv").mkdir()
+    main(["sync", str(copy), str(world / "videos"), "--json"])
+    told = capsys.readouterr()
+    assert "accuracy" in json.loads(told.out)
+    assert "sync.json was left as it is. Cannot write" in told.err
 
 
 def test_the_same_call_gives_the_same_result(run, world):

@@ -395,6 +395,12 @@ def test_clusters_take_labels_of_spans(run, tmp_path):
     )  # fmt: skip
     labels = [row["label"] for row in csv.DictReader(found.path.read_text().splitlines())]
     assert labels == ["f", "s"] * 8
+    # What is written can be read as labels.
+    again = ms.cluster(
+        run, tmp_path / "m.csv", labels=found.path, column="cluster", k=2, out=tmp_path / "d.csv"
+    )
+    rows = list(csv.DictReader(again.path.read_text().splitlines()))
+    assert all(row["label"] == row["cluster"] for row in rows)
 
 
 def test_check_says_what_was_done_to_irregular_times(capsys, tmp_path):

@@ -45,6 +45,11 @@ def test_spread_is_that_of_the_observed_values():
     assert got[0, 0, 1] == 0
 
 
+@pytest.mark.parametrize("unit", [2.0**-100, 2.0**-30, 2.0**110])
+def test_spread_is_in_the_units_of_the_series(unit):
+    torch.testing.assert_close(spread(series() * unit), spread(series()) * unit, rtol=0, atol=0)
+
+
 def test_jitter_is_as_large_in_every_unit():
     added = SeriesAugment(jitter=0.5)(series(), dice()) - series()
     share = (spread(added) / spread(series()))[1:].mean((0, 1))

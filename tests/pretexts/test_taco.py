@@ -303,6 +303,8 @@ def test_settings_that_contradict_each_other_are_named():
         build(width=0)
     with pytest.raises(ConfigError, match="even number"):
         build(odd_clips=3)
+    with pytest.raises(ConfigError, match=r"temperature must be positive, not 0\.0"):
+        build(temperature=0.0)
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,15 @@ def test_arrays_that_cannot_be(tmp_path: Path) -> None:
         open_catalogue(np.zeros((2, 3), dtype=complex))
 
 
+def test_what_an_array_in_memory_masks_is_missing() -> None:
+    plain = np.arange(12.0).reshape(2, 3, 2)
+    masked = np.ma.masked_equal(plain, 7)
+    for data in (masked, [masked[0], masked[1]]):
+        catalogue = open_catalogue(data)
+        rows = [read_series(catalogue[row].uri) for row in range(2)]
+        np.testing.assert_array_equal(np.stack(rows), np.where(plain == 7, np.nan, plain))
+
+
 def test_arrays_leave_with_their_catalogue() -> None:
     catalogue = open_catalogue(np.zeros((3, 4)))
     part = catalogue.select([1])

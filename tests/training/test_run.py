@@ -47,6 +47,13 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.doc"]
 
 
+def test_a_place_that_can_be_no_folder_says_so(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(RunError, match=r"Cannot use .* as a run folder.*"), Run(place).alone():
+            pass
+
+
 def test_a_changed_config_names_the_keys_and_both_ways_out(tmp_path):
     run = Run(tmp_path / "run")
     run.begin(plain(Settings(data="x")))

@@ -26,7 +26,8 @@ class Clusters:
     """Clusters of recordings.
 
     Attributes:
-        path: CSV of uri and cluster, and label where known.
+        path: CSV of uri, start and end in seconds (no end: to the last), cluster, and label where
+            known.
         clusterings: Of the vectors of "trained" and of "random weights".
         problems: For each recording that could not be used, its name and the reason.
     """
@@ -89,9 +90,10 @@ def cluster(
     path = Path(out) if out is not None else Run(run).folder / "clusters.csv"
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(["uri", "cluster", "label"])
+    writer.writerow(["uri", "start", "end", "cluster", "label"])
     for row, at in enumerate(clusterings[TRAINED].assigned.tolist()):
-        writer.writerow([found[row].name, at, labelled[row] or ""])
+        one = found[row]
+        writer.writerow([one.uri, one.start, one.end, at, labelled[row] or ""])
     write(path, text.getvalue().encode())
     result = Clusters(path, clusterings, problems)
     with sparing(log, "cluster.json"):

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 
-from mainspring.api.data import catalogue, counter
+from mainspring.api.data import catalogue, counter, sparing
 from mainspring.api.learnt import learnt
 from mainspring.api.vectors import reader_of
 from mainspring.clips import NOTHING, Draw, Timeline
@@ -180,8 +180,9 @@ def sync(
         seen=place.learnt_from(data),
         progress=counter(log, "listening"),
     )
-    write(place.folder / "sync.csv", result.to_csv().encode())
-    place.write_json("sync.json", result.to_dict())
+    with sparing(log, "sync.json"):
+        write(place.folder / "sync.csv", result.to_csv().encode())
+        place.write_json("sync.json", result.to_dict())
     return result
 
 

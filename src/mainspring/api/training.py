@@ -75,7 +75,8 @@ def pretrain(
         fabric.barrier()
         done = run.read_json("summary.json")
         if done is not None:
-            (log or Log(quiet=True)).say(f"{out} is finished: {done['steps']} steps.")
+            if lead:
+                (log or Log(quiet=True)).say(f"{out} is finished: {done['steps']} steps.")
             return done
         told = (log or Log(quiet=True)).into(run.folder / "log.txt" if lead else None)
         found = catalogue(data, told)

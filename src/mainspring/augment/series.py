@@ -69,5 +69,9 @@ def spread(samples: Series) -> Float[Tensor, "n 1 channel"]:
     """Standard deviation of the observed values of each channel; 0 where there are none."""
     observed = ~samples.isnan()
     count = observed.sum(1, keepdim=True).clamp(min=1)
-    away = samples - samples.nansum(1, keepdim=True) / count
-    return (away.square().nansum(1, keepdim=True) / count).sqrt()
+    # In units of a power of two, which is exact, so that squares neither overflow nor vanish.
+    exponent = samples.abs().nan_to_num(0.0).amax(1, keepdim=True).frexp().exponent.clamp(-125, 127)
+    unit = torch.ones_like(samples[:, :1]).ldexp(exponent - 1)
+    away = samples / unit
+    away = away - away.nansum(1, keepdim=True) / count
+    return (away.square().nansum(1, keepdim=True) / count).sqrt() * unit

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from mainspring.errors import DataError
+from mainspring.recordings.in_memory import unmasked
 from mainspring.recordings.series import OFFSETS
 
 
@@ -60,6 +61,7 @@ def store_array(values: np.ndarray, folder: str) -> str:
             f"channel) was expected.{hint}"
         )
     _require_numbers(values, "The array")
+    values = unmasked(values)
     whole = _float32(values).reshape(values.shape[0], values.shape[1], -1)
     return _write(folder, whole)
 
@@ -72,7 +74,7 @@ def store_ragged(series: Sequence[Any], folder: str) -> str:
         DataError: If one has another number of axes, no numbers, or other variables than the first.
     """
     rows = []
-    for index, values in enumerate(map(np.asarray, series)):
+    for index, values in enumerate(np.asarray(unmasked(one)) for one in series):
         _require_numbers(values, f"Array {index} of the list")
         if values.ndim not in (1, 2):
             raise DataError(

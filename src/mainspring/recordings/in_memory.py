@@ -43,7 +43,7 @@ def read(X: Any, least_steps: int = 1) -> tuple[list[Values], int | None]:
     if (isinstance(X, list | tuple) or ragged) and len(X) and np.ndim(next(iter(X))) > 0:
         return [_one(index, values) for index, values in enumerate(X)], None
     array = check_array(
-        _unmasked(X),
+        unmasked(X),
         dtype="numeric",
         ensure_all_finite=False,
         allow_nd=True,
@@ -61,7 +61,7 @@ def read(X: Any, least_steps: int = 1) -> tuple[list[Values], int | None]:
 
 def _one(index: int, values: Any) -> Values:
     """A series of a list."""
-    array = np.asarray(_unmasked(values))
+    array = np.asarray(unmasked(values))
     if array.dtype == object:
         array = np.array(array.tolist())
     if array.dtype == object:  # None or NA among numbers
@@ -75,7 +75,7 @@ def _one(index: int, values: Any) -> Values:
     return _float32(array).reshape(len(array), -1)
 
 
-def _unmasked(values: Any) -> Any:
+def unmasked(values: Any) -> Any:
     """NaN where an array of numbers is masked; anything else as it is."""
     if isinstance(values, np.ma.MaskedArray) and values.dtype.kind in NUMBERS:
         return np.ma.filled(values.astype(np.result_type(values.dtype, np.float32)), np.nan)

@@ -177,10 +177,7 @@ def train(plan: Plan, run: Run, steps: int, log: Log, fabric: Fabric) -> Finishe
             outcome, features, facts = learn(pretext, encoders, parts, key, chosen.autocast)
             loss = outcome.loss.item()
             if loss != loss or abs(loss) == float("inf"):
-                raise RunError(
-                    f"The loss is {loss} at step {step + 1}. The newest checkpoint is intact. "
-                    "Lower optimiser.lr or set optimiser.clip, in a new run folder."
-                )
+                raise RunError(_diverged(loss, step))
             if settings.optimiser.clip:
                 nn.utils.clip_grad_norm_(parameters, settings.optimiser.clip)
             optimiser.step()
@@ -297,6 +294,20 @@ def _health(outcome: Outcome) -> dict[str, float]:
         return {}
     vectors = outcome.embedding.float()
     return {"rank": float(effective_rank(vectors)), "spread": float(feature_spread(vectors))}
+
+
+def _diverged(loss: float, step: int) -> str:
+    """Why a run is stopped whose loss is no number."""
+    if step:
+        return (
+            f"The loss is {loss} at step {step + 1}. The newest checkpoint is intact. Lower "
+            "optimiser.lr or set optimiser.clip, in a new run folder."
+        )
+    return (
+        f"The loss is {loss} at the first step, before anything was learnt: the values may be too "
+        "large. Bring them to a size near 1, or let the encoder do it, as with normalise = "
+        '"recording" under [architecture.series].'
+    )
 
 
 def _nothing(steps: int, pretext: str, shares: Mapping[str, float]) -> str:

@@ -95,7 +95,7 @@ class Run:
             for part in _PARTS:
                 (self.folder / part).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"Cannot use {self.folder} as a run folder: {error.strerror}.") from None
+            raise self._useless(error) from None
         write(path, tomli_w.dumps(plain(config)).encode())
         return False
 
@@ -151,9 +151,13 @@ class Run:
         """Holds the folder for one writer; the lock goes with the process, however it ends.
 
         Raises:
-            RunError: If another process is writing to it.
+            RunError: If another process is writing to it, or it cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / LOCK).touch()
+        except OSError as error:
+            raise self._useless(error) from None
         with open(self.folder / LOCK, "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -163,6 +167,11 @@ class Run:
                     "another folder."
                 ) from None
             yield
+
+    def _useless(self, error: OSError) -> RunError:
+        return RunError(
+            f"Cannot use {self.folder} as a run folder: {error.strerror}. Give --out another."
+        )
 
     def write_json(self, name: str, value: Any) -> Path:
         """Writes a JSON file into the folder, whole or not at all."""

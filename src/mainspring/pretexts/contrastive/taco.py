@@ -293,6 +293,8 @@ def _parts(config: TacoConfig, stream: str) -> list[tuple[Transformation, slice]
             f"{config.width} and hidden {config.hidden}; weights and noise must not be negative, "
             "and widths must be at least 1."
         )
+    if not config.temperature > 0:
+        raise ConfigError(f"temperature must be positive, not {config.temperature}.")
     if not config.tasks and not config.contrast:
         raise ConfigError("tasks and contrast are both 0, so nothing is asked. Raise one of them.")
     if not config.transformations and not config.contrast:
