@@ -199,3 +199,16 @@ def test_a_file_without_sound_says_so(tmp_path: Path) -> None:
         (tmp_path / name).write_text("" if reason == "is empty" else "no sound " * 20)
         with pytest.raises(DataError, match=reason):
             read_sound(str(tmp_path / name), 0, 1, 16_000)
+
+
+def test_the_length_of_sound_without_a_header_is_counted_not_guessed(tmp_path: Path) -> None:
+    sound = np.concatenate([noise(2, 16_000), np.zeros(16_000 * 8, np.float32)])
+    info = probe_media(str(write_sounds(tmp_path / "a.aac", [sound], 16_000)))["audio"]
+    assert info.seconds == pytest.approx(10, abs=0.15)
+
+
+def test_sound_of_a_matroska_file_that_was_cut_ends_where_it_was_cut(tmp_path: Path) -> None:
+    path = write_sounds(tmp_path / "a.mka", [noise(10, 16_000)], 16_000)
+    assert probe_media(str(path))["audio"].seconds == pytest.approx(10, abs=0.1)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert probe_media(str(path))["audio"].seconds == pytest.approx(5, abs=1)

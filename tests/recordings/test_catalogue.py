@@ -300,3 +300,11 @@ def test_windows_of_a_window_stay_within_it() -> None:
 def test_windows_need_lengths(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.wav is unknown: survey"):
         windowed(open_catalogue(touch(tmp_path, "a.wav")), 1.0)
+
+
+def test_a_glob_takes_a_file_once_though_links_go_in_circles(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    np.save(tmp_path / "a" / "b" / "s.npy", np.ones((5, 1)))
+    (tmp_path / "a" / "b" / "up").symlink_to("..")
+    found = open_catalogue(f"{tmp_path}/**/*.npy")
+    assert found.column("uri").tolist() == [str(tmp_path / "a" / "b" / "s.npy")]

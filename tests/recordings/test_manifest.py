@@ -130,3 +130,46 @@ def test_a_saved_catalogue_is_a_manifest(tmp_path: Path) -> None:
     assert list(again) == list(catalogue)
     table, _ = read_manifest(str(tmp_path / "c.parquet"))
     np.testing.assert_array_equal(table.column("start").to_numpy(), [0.0, 2.0])
+
+
+def test_captions_of_several_lines_in_a_long_csv(tmp_path: Path) -> None:
+    rows = [
+        f'a{n}.mp4,"{"A ball falls. " * 9}\nIt bounces, {n} times.\nIt lies."' for n in range(9000)
+    ]
+    (tmp_path / "m.csv").write_text("uri,caption\n" + "\n".join(rows))
+    catalogue = open_catalogue(tmp_path / "m.csv")  # more than one block of a megabyte
+    assert len(catalogue) == 9000
+    assert catalogue[8999].caption == "A ball falls. " * 9 + "\nIt bounces, 8999 times.\nIt lies."
+
+
+@pytest.mark.parametrize(
+    "header", ["uri;start;end;label", "uri\tstart\tend\tlabel", "uri, start, end, label"]
+)
+def test_other_separators_and_blanks_after_them(tmp_path: Path, header: str) -> None:
+    mark = header[3]
+    (tmp_path / "m.csv").write_text(f"{header}\n{mark.join(['a.mp4', '1.5', '2', '007'])}\n")
+    recording = open_catalogue(tmp_path / "m.csv")[0]
+    assert (recording.uri, recording.start, recording.end) == (str(tmp_path / "a.mp4"), 1.5, 2.0)
+    assert recording.label == "007"
+
+
+def test_nan_is_no_time(tmp_path: Path) -> None:
+    table = pa.table({"uri": ["a.mp4", "b.mp4"], "start": [np.nan, 1], "end": [np.nan, 2]})
+    pyarrow.parquet.write_table(table, tmp_path / "m.parquet")
+    first, second = open_catalogue(tmp_path / "m.parquet")
+    assert (first.start, first.end) == (0.0, None)
+    assert (second.start, second.end) == (1.0, 2.0)
+
+
+def test_a_column_that_is_there_twice(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("uri,label,label\na.mp4,x,y\n")
+    with pytest.raises(DataError, match="the column 'label' more than once"):
+        open_catalogue(tmp_path / "m.csv")
+
+
+def test_a_table_of_numbers_is_no_manifest_whatever_its_columns(tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_text("time,dur,audio\n0,1,2\n1,3,4\n")
+    assert open_catalogue(tmp_path / "s.csv")[0].uri == str(tmp_path / "s.csv")
+    (tmp_path / "m.csv").write_text("urj,start\na.mp4,0\n")
+    with pytest.raises(DataError, match="Did you mean 'urj'"):
+        open_catalogue(tmp_path / "m.csv")

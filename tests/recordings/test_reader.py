@@ -255,3 +255,15 @@ def test_reading_goes_on_when_the_cache_cannot_be_written(
     with pytest.warns(UserWarning, match=r"Full\. Reading goes on without"):
         got = reader.read(Recording(film), asked)
     np.testing.assert_array_equal(got["video"], Reader(CLIPS).read(Recording(film), asked)["video"])
+
+
+def test_on_a_finer_grid_the_last_row_of_a_series_stands_to_its_end(tmp_path: Path) -> None:
+    values = np.arange(10, dtype=np.float32)[:, None]
+    path = str(tmp_path / "s.npy")
+    np.save(path, values)
+    reader = Reader({"series": ClipSpec(4, rate=10.0)})
+    for recording, last in ((Recording(path), 9), (Recording(path, start=2, end=6), 5)):
+        length = reader.timeline(recording)["series"].length
+        got = reader.read(recording, {"series": np.array([[0, length - 6, length - 1, length]])})
+        first = recording.start
+        np.testing.assert_array_equal(got["series"][0, :, 0], [first, last, last, np.nan])

@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mainspring.errors import DataError
+from mainspring.recordings.catalogue import open_catalogue
 from mainspring.recordings.series import layout_of, probe_series, read_series
 from mainspring.recordings.series_file import split_uri
+from mainspring.recordings.survey import survey
 
 
 def written(path: Path, text: str) -> str:
@@ -345,3 +347,54 @@ def test_only_formats_of_many_series_have_rows() -> None:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+def test_units_may_hold_a_dash(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "time,x,y\ns,-,degC\n0,1,2\n0.5,3,4\n")
+    assert probe_series(path).infos[0].rate == 2.0
+    same(read_series(path), [[1, 2], [3, 4]])
+
+
+@pytest.mark.parametrize("row", ["1,2\n", "1   2\n"])
+def test_a_late_character_of_another_encoding_is_an_error_that_shows_its_line(
+    tmp_path: Path, row: str
+) -> None:
+    path = tmp_path / "a.csv"
+    text = row.replace("1", "x").replace("2", "y") + row * 20_000 + row.replace("2", "zwölf")
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match="line 20002 holds 'zw"):
+        probe_series(str(path))
+
+
+def test_an_empty_array_in_an_archive_is_one_bad_series(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.npz")
+    np.savez(path, good=np.ones((5, 2)), none=np.ones((0, 2)))
+    assert probe_series(path).problems == (None, "Every value of the series is missing.")
+    same(read_series(f"{path}#good"), np.ones((5, 2)))
+
+
+def test_an_odd_file_does_not_hide_the_others(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.ones(5), y=np.ones(5))
+    (tmp_path / "a.npz").rename(tmp_path / "odd.npy")
+    np.save(tmp_path / "good.npy", np.ones((7, 1)))
+    found = {Path(one.uri).name: one.problem for one in survey(open_catalogue(tmp_path))}
+    assert found["good.npy"] is None
+    assert found["odd.npy"] is not None
+    assert "rename it to end in .npz" in found["odd.npy"]
+
+
+def test_a_broken_archive_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, x=np.arange(500.0), y=np.arange(500.0))
+    content = bytearray(path.read_bytes())
+    content[60:300] = b"\xff" * 240
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="no archive of arrays"):
+        probe_series(str(path))
+
+
+def test_ts_header_may_use_tabs_and_ucr_begin_with_a_blank_line(tmp_path: Path) -> None:
+    text = "@problemName\tx\n@classLabel\ttrue a b\n@data\n1,2:a\n3,4:b\n"
+    assert probe_series(written(tmp_path / "a.ts", text)).labels == ("a", "b")
+    probe = probe_series(written(tmp_path / "a.tsv", "\n1\t0.5\t0.6\n2\t0.7\t0.8\n"))
+    assert probe.labels == ("1", "2")

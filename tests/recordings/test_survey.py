@@ -15,7 +15,9 @@ import pytest
 from mainspring.clips import ClipSpec, Extent, Timeline
 from mainspring.errors import DataError
 from mainspring.recordings import facts as facts_module
+from mainspring.recordings import survey as survey_module
 from mainspring.recordings.catalogue import open_catalogue
+from mainspring.recordings.guard import Overdue
 from mainspring.recordings.recording import Recording, StreamInfo
 from mainspring.recordings.survey import render, report, survey
 
@@ -127,7 +129,7 @@ def test_what_was_surveyed_is_remembered(tmp_path: Path, monkeypatch: pytest.Mon
     table(data / "b.csv", {"x": [5, 6]})
     (data / "c.csv").write_text("Dear all\nthis is, a letter\n")
     first = list(survey(open_catalogue(data), store=store))
-    with (store / "survey-2.jsonl").open("a") as file:
+    with (store / "survey-3.jsonl").open("a") as file:
         file.write('{"path": "cut sho')  # killed in mid-write
     opened: list[str] = []
     probe = facts_module.probe
@@ -242,3 +244,39 @@ def test_a_transport_stream_is_a_film_though_it_ends_in_ts(
     (tmp_path / "series.ts").write_text("@classLabel false\n@data\n1,2,3\n")
     found = survey(open_catalogue(tmp_path))
     assert [set(r.streams) for r in found] == [{"video"}, {"series"}]
+
+
+def test_what_may_pass_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table(tmp_path / "a.csv", {"x": [1, 2, 3]})
+
+    def slow(*_: Any) -> None:
+        raise Overdue("Decoding took more than 120 seconds")
+
+    def unanswered(*_: Any) -> None:
+        raise DataError("The file cannot be read: I/O error.") from OSError(5, "I/O error")
+
+    for failing in (slow, unanswered):
+        with monkeypatch.context() as patch:
+            patch.setattr(facts_module, "within", failing)
+            found = survey(open_catalogue(tmp_path / "a.csv"), store=tmp_path / failing.__name__)
+            assert found[0].problem is not None
+        found = survey(open_catalogue(tmp_path / "a.csv"), store=tmp_path / failing.__name__)
+        assert found[0].problem is None
+
+
+def test_a_file_that_changes_during_the_survey_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.csv"
+    table(path, {"x": [1, 2, 3]})
+    probe = facts_module.probe
+
+    def probed(where: str) -> facts_module.FileFacts:
+        found = probe(where)
+        table(path, {"x": [1, 2, 3, 4, 5]})
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(survey_module, "probe", probed)
+        survey(open_catalogue(path), store=tmp_path / "s")
+    assert survey(open_catalogue(path), store=tmp_path / "s")[0].streams["series"].length == 5

@@ -263,3 +263,25 @@ def test_times_in_no_known_way_are_told(tmp_path: Path) -> None:
     assert found is not None
     assert found.notes == (UNKNOWN,)
     assert found.rate == 1
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["{0.month}/{0.day}/{0.year}", "{0.day}/{0.month}/{0.year}", "{0:%y}-{0.month}-{0.day}"],
+)
+def test_days_before_the_thirteenth_are_told_from_months_by_even_steps(written: str) -> None:
+    begin = datetime(2020, 1, 1, tzinfo=UTC)
+    moments = [begin + timedelta(hours=n) for n in range(24 * 12)]
+    texts = [f"{written.format(t)} {t:%H:%M}" for t in moments]
+    found = dates.seconds(pa.array(texts))
+    np.testing.assert_array_equal(found, [t.timestamp() for t in moments])
+
+
+def test_a_day_may_end_at_24_o_clock() -> None:
+    found = dates.seconds(pa.array(["30.01.2020 23:00", "30.01.2020 24:00", "31.01.2020 01:00"]))
+    assert found is not None
+    np.testing.assert_array_equal(np.diff(found), 3600)
+    found = dates.seconds(pa.array(["23:00:00", "24:00:00", "01:00:00"]))
+    assert found is not None
+    np.testing.assert_array_equal(np.diff(found), [3600, 3600])
+    assert dates.seconds(pa.array(["30.01.2020 23:00", "30.01.2020 24:30"])) is None

@@ -359,3 +359,17 @@ def test_the_index_reads_no_other_stream(tmp_path: Path) -> None:
         index = index_packets(str(path), container, choose(container, "video"))
     assert len(index.pts) == 50
     assert index.end == pytest.approx(2.0, abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mpg"])
+def test_a_film_ends_with_its_last_frame(tmp_path: Path, name: str) -> None:
+    codec = "mpeg2video" if name == "a.mpg" else "libx264"
+    options = {"bf": "2", "g": "12"} | ({"crf": "10"} if codec == "libx264" else {})
+    path = write_video(tmp_path / name, pictures(90), codec, options)
+    info = probe_media(str(path))["video"]
+    assert (info.length, info.seconds) == (90, pytest.approx(90 / RATE))
+    if name != "a.mpg":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
+        there = len(decode_all(path, 16)[0])
+        assert there < 80
+        assert probe_media(str(path))["video"].seconds == pytest.approx(there / RATE, abs=0.2)

@@ -15,7 +15,8 @@ from mainspring.recordings.series_file import SeriesFile, joined
 def is_ucr(path: str) -> bool:
     """Whether a `.tsv` is of the UCR archive (a class, then numbers), not a table with a header."""
     with Path(path).open(encoding="utf-8", errors="replace") as file:
-        cells = file.readline().rstrip("\r\n").split("\t")
+        first = next((line for line in file if line.strip()), "")
+    cells = first.rstrip("\r\n").split("\t")
     return len(cells) > 1 and all(_number(cell) is not None for cell in cells[1:])
 
 
@@ -63,9 +64,9 @@ def read_ts(path: str) -> SeriesFile:
                     f"{path}: line {number} holds {line[:40]!r}, where a line with @ was expected: "
                     "is it a .ts file of sktime or aeon?"
                 )
-            key, _, value = line[1:].partition(" ")
-            header[key.lower()] = value.strip().lower()
-            data = key.lower() == "data"
+            key, value = [*line[1:].lower().split(maxsplit=1), "", ""][:2]
+            header[key] = value.strip()
+            data = key == "data"
             if header.get("timestamps", "false") == "true":
                 raise DataError(f"{path}: values with time stamps are not read: write them as CSV.")
             continue

@@ -23,7 +23,15 @@ from jaxtyping import Float32
 from scipy.signal import resample_poly
 
 from mainspring.errors import DataError
-from mainspring.recordings.container import LATE_SECONDS, check_file, choose, opened, origin
+from mainspring.recordings.container import (
+    GUESSING,
+    LATE_SECONDS,
+    check_file,
+    choose,
+    cut_off,
+    opened,
+    origin,
+)
 from mainspring.recordings.recording import StreamInfo
 
 # Reach of resample_poly's default filter to either side, in samples of the slower rate.
@@ -227,7 +235,9 @@ class AudioTrack:
     def info(self, first: Frame) -> StreamInfo:
         """Facts of the stream, given its first frame."""
         assert isinstance(first, AudioFrame)
-        if self.stream.duration:
+        if self.container.format.name in GUESSING or cut_off(self.path, self.stream):
+            seconds = self._last_end()
+        elif self.stream.duration:
             seconds = self.start - self.origin + self.stream.duration * self.tick
         elif self.container.duration and self.origin < LATE_SECONDS:
             seconds = self.container.duration / av.time_base

@@ -168,9 +168,17 @@ def _from_file(path: str, streams: Sequence[str] | None) -> Catalogue:
         return Catalogue(table, streams, notes)
     if os.path.splitext(path)[1].lower() in (".csv", *manifest.PARQUET):
         names = manifest.column_names(path)
-        if manifest.nearest_to_uri(names) is not None:
+        if manifest.nearest_to_uri(names) is not None and not _is_series(path):
             raise manifest.without_uri(path, names)
     return _from_files([path], streams)
+
+
+def _is_series(path: str) -> bool:
+    try:
+        probe_series(path)
+    except DataError:
+        return False
+    return True
 
 
 def _from_files(
@@ -202,6 +210,6 @@ def _parts(path: str) -> tuple[Sequence[str], Sequence[str | None]]:
         return ("",), (None,)
     try:
         probe = probe_series(path)
-    except (DataError, OSError):
+    except Exception:  # one odd file among many must not hide the others
         return ("",), (None,)
     return probe.keys, probe.labels

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import av
 import av.logging
@@ -24,6 +24,10 @@ av.logging.set_level(None)
 # Demuxers that draw text files as pictures.
 TEXT_ART = {"tty", "ansi", "bin", "xbin", "adf", "idf"}
 HEAD_BYTES = 4096
+# Identifiers of the two elements that a Matroska file is made of.
+EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+# Demuxers that guess how long a file lasts: from its bit rate, or from packets before its last.
+GUESSING = {"aac", "mpeg"}
 # Seconds from which on a file's clock begins late enough to doubt whether the end that a container
 # states for all its streams counts from there: Matroska's counts from 0.
 LATE_SECONDS = 0.1
@@ -96,6 +100,33 @@ def origin(container: InputContainer) -> float:
     """Where the file begins on its own clock, in seconds. All streams count from there, so that
     they stay together."""
     return 0.0 if container.start_time is None else container.start_time / av.time_base
+
+
+def cut_off(path: str, stream: Stream) -> bool:
+    """Whether a file ends before its index or its header says, as a partial copy of a file that
+    begins with them does."""
+    size = check_file(path).st_size
+    last = stream.index_entries[-1:]
+    if last and last[0].pos + last[0].size > size:
+        return True
+    with open(path, "rb") as file:
+        if file.read(4) != EBML:
+            return False
+        header = _ebml_size(file)
+        file.seek(header or 0, os.SEEK_CUR)
+        if file.read(4) != SEGMENT:
+            return False
+        segment = _ebml_size(file)
+        return segment is not None and file.tell() + segment > size
+
+
+def _ebml_size(file: BinaryIO) -> int | None:
+    """The size of an element of Matroska at which the file stands; None where it is not stated.
+    Leading zero bits of the first byte count the bytes that follow it (RFC 8794, section 4)."""
+    first = (file.read(1) or b"\0")[0]
+    more = 8 - first.bit_length()
+    value = int.from_bytes(bytes([first]) + file.read(more), "big") - (1 << 7 * (more + 1))
+    return None if not first or value == (1 << 7 * (more + 1)) - 1 else value
 
 
 def reason(path: str, error: Exception) -> str:

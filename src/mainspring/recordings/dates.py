@@ -36,6 +36,7 @@ _WAYS = tuple(
         rf"{_WEEKDAY}(?P<year>\d{{4}})[-/.]{_MONTH}[-/.]{_DAY}{_AFTER}",
         rf"{_WEEKDAY}{_DAY}[-/.]{_MONTH}[-/.]{_YEAR}{_AFTER}",
         rf"{_WEEKDAY}{_MONTH}[-/.]{_DAY}[-/.]{_YEAR}{_AFTER}",
+        rf"(?P<year>\d\d)[-/.]{_MONTH}[-/.]{_DAY}{_AFTER}",
         rf"{_WEEKDAY}{_DAY}[-/. ]{_NAME}[-/., ]+{_YEAR}{_AFTER}",
         rf"{_WEEKDAY}{_NAME}\.?[- ]{_DAY},?[- ]+(?P<year>\d{{4}}){_AFTER}",
         r"(?P<year>\d{4})[-/](?P<month>\d{1,2})",
@@ -59,26 +60,37 @@ DATED = 365 * 86400.0
 def seconds(column: pa.ChunkedArray | pa.Array) -> Float64[np.ndarray, "row"] | None:
     """Seconds since 1970 where the text has dates, otherwise since midnight or the start.
 
-    Where days and months can be either, the one that never goes back in time; of both, days first.
-    A time of day less than the one before it is of the next day.
+    Where days and months can be either, the one that never goes back in time; of both, the one
+    whose steps are evener, then days first. A time of day less than the one before it is of the
+    next day.
 
     Returns:
         A number a row, NaN where there is no text; None if the rows are not all times written in
         one way.
     """
-    best, most = None, 0.0
+    best, most = None, (0.0, 0.0)
     for way in _WAYS:
         found = _read(column, way)
         if found is None:
             continue
         step = np.diff(found[~np.isnan(found)])
-        if np.all(step >= 0) or np.all(step <= 0):
-            return found
         # Days taken for months go back and forth more often than rows out of order do.
-        rising = float(np.mean(step >= 0))
-        if rising >= LEAST_RISING and rising > most:
-            best, most = found, rising
+        steady = np.all(step >= 0) or np.all(step <= 0)
+        rising = 1.0 if steady else float(np.mean(step >= 0))
+        order = (rising, _evenness(step))
+        if rising >= LEAST_RISING and order > most:
+            best, most = found, order
+        if most == (1.0, 1.0):
+            break
     return best
+
+
+def _evenness(step: Float64[np.ndarray, "pair"]) -> float:
+    """Share of steps that are within half of the usual one; 1 where none is."""
+    if not np.any(step):
+        return 1.0
+    usual = np.median(step[step != 0])
+    return float(np.mean(np.abs(step - usual) <= 0.5 * np.abs(usual)))
 
 
 def compact(numbers: Float64[np.ndarray, "row"]) -> Float64[np.ndarray, "row"] | None:
@@ -127,11 +139,12 @@ def _number(texts: dict[str, pa.Array]) -> Float64[np.ndarray, "row"] | None:
     hour, minute, second = whole("hour", 0), whole("minute", 0), whole("second", 0)
     good: Bool[np.ndarray, "row"] = (minute < 60) | ("hour" not in texts)
     good &= second <= 60
+    midnight = (hour == 24) & (minute == 0) & (second == 0)  # at the end of its day
     if "half" in texts:
         half = np.asarray(pc.utf8_lower(texts["half"])).astype(str)
         good &= (half == "") | ((hour >= 1) & (hour <= 12))
         hour = np.where(half == "", hour, hour % 12 + 12 * (half == "p"))
-        good &= hour < 24
+        good &= (hour < 24) | midnight
     found = 3600.0 * hour + 60.0 * minute + second
     if "part" in texts:
         found += np.array([float(f"0.{text}") for text in texts["part"].to_pylist()])
@@ -145,7 +158,7 @@ def _number(texts: dict[str, pa.Array]) -> Float64[np.ndarray, "row"] | None:
         if "name" in texts:
             names = np.asarray(pc.utf8_lower(texts["name"])).astype(str)
             month = (names[:, None] == _MONTHS) @ np.arange(1, 13)
-        good &= (month >= 1) & (month <= 12) & (day >= 1) & (hour < 24)
+        good &= (month >= 1) & (month <= 12) & (day >= 1) & ((hour < 24) | midnight)
         if not good.all():
             return None
         first = ((year - 1970) * 12 + month - 1).astype("datetime64[M]")

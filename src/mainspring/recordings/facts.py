@@ -11,7 +11,7 @@ from typing import Any
 
 from mainspring.errors import DataError
 from mainspring.recordings import archives, folder
-from mainspring.recordings.guard import within
+from mainspring.recordings.guard import Overdue, within
 from mainspring.recordings.recording import StreamInfo
 from mainspring.recordings.series import probe_series
 from mainspring.recordings.timestamps import way
@@ -64,7 +64,9 @@ def probe(path: str) -> FileFacts:
 
         return FileFacts(streams=(within(_DEADLINE, probe_media, path),))
     except DataError as error:
-        return FileFacts(_without_path(str(error), path))
+        # Another time the disk may answer.
+        passing = isinstance(error, Overdue) or isinstance(error.__cause__, OSError)
+        return FileFacts(_without_path(str(error), path), lasting=not passing)
     except Exception as error:  # one odd file among many must not end the survey
         reason = f"Reading the file failed: {type(error).__name__}: {error}"
         return FileFacts(_without_path(reason, path), lasting=False)
@@ -109,7 +111,8 @@ class FactStore:
     """
 
     def __init__(self, where: str | Path | None) -> None:
-        self._path = None if where is None else Path(where) / "survey-2.jsonl"
+        self._path = None if where is None else Path(where) / "survey-3.jsonl"
+        self._stamps: dict[str, list[int | str] | None] = {}
 
     @cached_property
     def _known(self) -> dict[str, dict[str, Any]]:
@@ -128,8 +131,9 @@ class FactStore:
 
     def get(self, path: str) -> FileFacts | None:
         """What is remembered of a file, if it did not change since."""
+        stamp = self._stamps[path] = _stamp(path)
         entry = self._known.get(os.path.abspath(path))
-        if entry is None or entry["stamp"] != _stamp(path):
+        if entry is None or entry.get("stamp") != stamp:
             return None
         facts = entry["facts"]
         streams = tuple({k: StreamInfo(**v) for k, v in one.items()} for one in facts["streams"])
@@ -143,13 +147,14 @@ class FactStore:
         )
 
     def put(self, found: dict[str, FileFacts]) -> None:
-        """Remembers facts of files, those that last."""
+        """Remembers facts of files, those that last. The files were asked for (`get`) before they
+        were opened, so that facts of one that changed meanwhile are not taken for its new ones."""
         if self._path is None:
             return
         lines = [
             json.dumps({"path": os.path.abspath(path), "stamp": stamp, "facts": asdict(facts)})
             for path, facts in found.items()
-            if facts.lasting and (stamp := _stamp(path)) is not None
+            if facts.lasting and (stamp := self._stamps[path]) is not None
         ]
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:

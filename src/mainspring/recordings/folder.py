@@ -85,7 +85,8 @@ def scan(folder: str, streams: Sequence[str] | None) -> Found:
 
 
 def matching(pattern: str, streams: Sequence[str] | None) -> Found:
-    """Every recording that a glob matches, and those below the folders that it matches.
+    """Every recording that a glob matches, and those below the folders that it matches, each once
+    though links lead to it by several ways.
 
     Raises:
         DataError: If nothing matches, or no recording.
@@ -97,7 +98,7 @@ def matching(pattern: str, streams: Sequence[str] | None) -> Found:
         files += _walk(path, problems) if os.path.isdir(path) else [path]
     if not matches:
         raise DataError(f"No file matches {pattern!r}. {neighbours(pattern)}")
-    found = sift(sorted({os.path.normpath(path) for path in files}), streams)
+    found = sift(_entered_once(files), streams)
     found.problems = problems
     if not found.files:
         raise DataError(
@@ -207,6 +208,18 @@ def _walk(folder: str, problems: dict[str, str]) -> list[str]:
         except OSError as error:
             problems[here] = f"this folder cannot be read: {error.strerror}"
     return files
+
+
+def _entered_once(paths: Iterable[str]) -> list[str]:
+    """The files, each by the shortest of the paths that links to folders give it."""
+    folders: dict[str, str] = {}
+    files: dict[tuple[str, str], str] = {}
+    for path in sorted(map(os.path.normpath, paths), key=lambda path: (path.count(os.sep), path)):
+        folder, name = os.path.split(path)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        files.setdefault((folders[folder], name), path)
+    return list(files.values())
 
 
 def _is_text(path: str) -> bool:

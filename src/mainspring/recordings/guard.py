@@ -11,6 +11,10 @@ from mainspring.errors import DataError
 Result = TypeVar("Result")
 
 
+class Overdue(DataError):
+    """A decoder did not answer in time."""
+
+
 def within(seconds: float, function: Callable[..., Result], *args: Any) -> Result:
     """What function(*args) returns or raises, or an error when it takes longer than `seconds`.
 
@@ -23,7 +27,7 @@ def within(seconds: float, function: Callable[..., Result], *args: Any) -> Resul
         args: Its arguments; the first one that is text names the file in the error.
 
     Raises:
-        DataError: After the deadline.
+        Overdue: After the deadline.
     """
     outcome: list[Result] = []
     failure: list[BaseException] = []
@@ -41,7 +45,7 @@ def within(seconds: float, function: Callable[..., Result], *args: Any) -> Resul
         raise failure[0]
     if not outcome:
         name = next((arg for arg in args if isinstance(arg, str)), "a file")
-        raise DataError(
+        raise Overdue(
             f"Decoding {name} took more than {seconds:g} seconds and was given up: the decoder "
             "hangs on this file or the disk does not answer. Re-encode the file or leave it out."
         )

@@ -6,7 +6,8 @@
 
 All columns but `uri` may be absent. Relative paths are relative to the manifest. `start` and `end`
 are seconds from the file's beginning. Each line of a caption is a sentence; sentences are the
-recording's text. No file that it names is touched.
+recording's text. Cells of a CSV may be separated by semicolons or tabs too. No file that it names
+is touched.
 
 Where a stream of a recording lies in another file, `video_uri`, `audio_uri` or `series_uri` names
 it, row by row; all files of a recording begin at the same moment:
@@ -44,6 +45,7 @@ COLUMNS = {
 COMPANIONS = {"video": "video_uri", "audio": "audio_uri", "series": "series_uri"}
 JSON_LINES = (".jsonl", ".ndjson")
 PARQUET = (".parquet", ".pq")
+_DELIMITERS = ",;\t"
 
 # What people call the column `uri`; a table of series has no such column.
 _SYNONYMS = (
@@ -72,7 +74,13 @@ def column_names(path: str) -> list[str]:
         line = file.readline(1 << 16)
     if "\0" in line:
         return []
-    return [cell.strip() for cell in next(csv.reader([line.rstrip("\r\n")]), [])]
+    cells = next(csv.reader([line.rstrip("\r\n")], delimiter=_delimiter(line)), [])
+    return [cell.strip() for cell in cells]
+
+
+def _delimiter(header: str) -> str:
+    """What separates the cells of a CSV: a comma where its header has one."""
+    return next((mark for mark in _DELIMITERS if mark in header), ",")
 
 
 def nearest_to_uri(names: list[str]) -> str | None:
@@ -110,6 +118,11 @@ def read_manifest(path: str) -> tuple[pa.Table, list[str]]:
     given = _read(path)
     if "uri" not in given.column_names:
         raise without_uri(path, given.column_names)
+    twice = [name for name in COLUMNS if given.column_names.count(name) > 1]
+    if twice:
+        raise DataError(
+            f"The manifest {path} has the column {twice[0]!r} more than once: leave one of them."
+        )
     columns = {name: _typed(path, given, name, kind) for name, kind in COLUMNS.items()}
     if not given.num_rows:
         raise DataError(f"The manifest {path} has a header but no rows: one a recording expected.")
@@ -142,8 +155,12 @@ def _read(path: str) -> pa.Table:
             return pyarrow.parquet.read_table(path, columns=wanted or None)
         if extension in JSON_LINES:
             return pyarrow.json.read_json(path)
+        with Path(path).open(encoding="utf-8-sig", errors="replace") as file:
+            delimiter = _delimiter(file.readline())
         return pyarrow.csv.read_csv(
             path,
+            pyarrow.csv.ReadOptions(column_names=column_names(path), skip_rows=1),
+            pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types={name: kind for name, kind in COLUMNS.items() if kind != pa.float64()}
                 | {"start": pa.float64(), "end": pa.float64()},
@@ -163,13 +180,17 @@ def _typed(path: str, table: pa.Table, name: str, kind: pa.DataType) -> pa.Chunk
     if name not in table.column_names:
         return pa.chunked_array([pa.nulls(table.num_rows, kind)])
     try:
-        return table.column(name).cast(kind)
+        column = table.column(name).cast(kind)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         expected = "seconds" if kind == pa.float64() else "text"
         raise DataError(
             f"The manifest {path}: column {name!r} holds {table.column(name).type}, where "
             f"{expected} was expected: {str(error).splitlines()[0]}"
         ) from error
+    if kind != pa.float64():
+        return column
+    # Data frames write what is absent as NaN.
+    return pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
 
 
 def _require_uris(path: str, uri: pa.ChunkedArray) -> None:

@@ -277,6 +277,12 @@ class Reader:
         wanted = positions
         if rate != info.rate:
             wanted = np.floor(positions * (info.rate / rate) + 0.5).astype(np.int64)
+            # On a finer grid the last row stands until the recording ends.
+            end = info.seconds if recording.end is None else min(recording.end, info.seconds)
+            length, last = (
+                math.floor((end - recording.start) * per + 1e-6) for per in (rate, info.rate)
+            )
+            wanted = np.where(positions < length, np.minimum(wanted, max(last - 1, 0)), wanted)
         there = positions != NOTHING
         uri = recording.source("series")
         rows = read_at(uri, wanted[there], recording.start, recording.end)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import os
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -260,6 +261,9 @@ def _read_npy(path: str) -> SeriesFile:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise DataError(f"{path} is no array of numbers: {error}") from error
+    if isinstance(values, np.lib.npyio.NpzFile):
+        values.close()
+        raise DataError(f"{path} is an archive of arrays, not one array: rename it to end in .npz.")
     _require_numbers(values, path)
     offsets = Path(path.removesuffix(".npy") + OFFSETS)
     if values.ndim == 2 and offsets.exists():
@@ -276,7 +280,7 @@ def _read_npz(path: str) -> SeriesFile:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is no archive of arrays of numbers: {error}") from error
     for key, array in arrays.items():
         _require_numbers(array, f"{path}#{key}")
@@ -288,7 +292,10 @@ def _read_npz(path: str) -> SeriesFile:
             f"{path} holds {_shapes(shapes)}, where one array (series, time, channel) or arrays "
             "(time, channel), one a series, were expected: save the series alone."
         )
-    series = [array.reshape(len(array), -1).astype(np.float64) for array in arrays.values()]
+    series = [
+        (array if array.ndim == 2 else array[:, None]).astype(np.float64)
+        for array in arrays.values()
+    ]
     if len({rows.shape[1] for rows in series}) > 1:
         raise DataError(
             f"{path} holds {_shapes(shapes)}: all series of a file must have the same number of "

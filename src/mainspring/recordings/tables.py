@@ -58,9 +58,14 @@ class Dialect:
         """What to read the table from, cells separated by one delimiter."""
         if not self.aligned:
             return path
-        text = Path(path).read_text(self.encoding).removeprefix("\ufeff")
+        text = _text(path, self.encoding)
         lines = (_BLANKS.sub(" ", line.strip()) for line in text.splitlines())
         return io.BytesIO("\n".join(lines).encode(self.encoding))
+
+
+def _text(path: str, encoding: str) -> str:
+    """All of a text file; characters beyond its beginning may be of another encoding."""
+    return Path(path).read_text(encoding, errors="replace").removeprefix("\ufeff")
 
 
 def sniff(path: str) -> Dialect:
@@ -145,8 +150,8 @@ def _is_data(cell: str, decimal: str) -> bool:
 
 
 def _is_units(cells: list[str], below: list[str], decimal: str) -> bool:
-    """Whether a line holds words alone, above one that holds none."""
-    words = [cell for cell in cells if cell.strip()]
+    """Whether a line holds words and signs of absence alone, above one that holds no word."""
+    words = [cell for cell in cells if cell.strip() not in MISSING]
     return (
         bool(words)
         and not any(_is_data(cell, decimal) for cell in words)
@@ -266,7 +271,7 @@ def _culprit(path: str, index: int, column: pa.ChunkedArray, dialect: Dialect | 
     """The first cell that is no number, and its line."""
     if dialect is None:
         return f"it is of type {column.type}"
-    text = Path(path).read_text(dialect.encoding).removeprefix("\ufeff")
+    text = _text(path, dialect.encoding)
     if dialect.aligned:
         text = "\n".join(_BLANKS.sub(" ", line.strip()) for line in text.splitlines())
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=dialect.delimiter)

@@ -26,7 +26,15 @@ from jaxtyping import Float64, Int64, UInt8
 
 from mainspring.errors import DataError
 from mainspring.recordings.audio import AudioTrack, probe_soundfile
-from mainspring.recordings.container import LATE_SECONDS, check_file, choose, opened, origin
+from mainspring.recordings.container import (
+    GUESSING,
+    LATE_SECONDS,
+    check_file,
+    choose,
+    cut_off,
+    opened,
+    origin,
+)
 from mainspring.recordings.picture import Picture, orientation
 from mainspring.recordings.recording import StreamInfo
 from mainspring.recordings.video_index import IndexStore, PacketIndex, index_packets
@@ -304,7 +312,7 @@ def _video_info(
     assert isinstance(first, VideoFrame)
     rate = float(stream.average_rate or stream.base_rate or 0)
     seconds, length = _stated_seconds(container, stream), stream.frames
-    if seconds <= 0 or rate <= 0 or _cut_off(path, stream):
+    if seconds <= 0 or rate <= 0 or cut_off(path, stream):
         with opened(path) as again:
             index = index_packets(path, again, _video_stream(path, again))
         seconds, length = index.end, len(index.order)
@@ -325,6 +333,8 @@ def _video_info(
 def _stated_seconds(container: InputContainer, stream: VideoStream) -> float:
     """When the stream ends, from the file's beginning, as far as the container says so without
     doubt; else 0."""
+    if container.format.name in GUESSING:
+        return 0.0
     tick = float(stream.time_base or 0)
     start = (stream.start_time or 0) * tick
     begin = origin(container) if choose(container, "audio") is not None else start
@@ -339,10 +349,3 @@ def _stated_seconds(container: InputContainer, stream: VideoStream) -> float:
         except ValueError:
             return 0.0
     return container.duration / av.time_base if container.duration else 0.0
-
-
-def _cut_off(path: str, stream: VideoStream) -> bool:
-    """Whether the container's index points past the end of the file, as in a partial copy of a
-    file that begins with its index."""
-    last = stream.index_entries[-1:]
-    return bool(last) and last[0].pos + last[0].size > check_file(path).st_size
