@@ -10,6 +10,7 @@ import torch.multiprocessing as mp
 from torch import nn
 from toy import toy, toy_batch
 
+from mainspring.errors import ConfigError
 from mainspring.training.step import frozen_statistics, learn
 
 
@@ -99,6 +100,14 @@ def test_low_precision_features_are_joined_in_float32():
     assert features["z"].dtype == torch.float32
     assert outcome.loss.isfinite()
     assert encoders["series"].body[0].weight.grad.abs().sum() > 0
+
+
+def test_a_part_too_small_for_batch_statistics_says_what_to_change():
+    pretext, encoders = toy()
+    norm, encode = nn.BatchNorm1d(4), pretext.encode
+    pretext.encode = lambda given, batch: {"z": norm(encode(given, batch)["z"][:, 0])}
+    with pytest.raises(ConfigError, match="fewer parts or a larger batch"):
+        learn(pretext, encoders, toy_batch(3).split(3), (0, 0), contextlib.nullcontext)
 
 
 def test_statistics_are_counted_once():

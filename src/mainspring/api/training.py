@@ -89,6 +89,12 @@ def pretrain(
             told.say(f"Set aside {len(plan.problems)} that cannot be used; check.json lists them.")
         steps = _steps(plan.settings, plan, found, run)
         if lead:
+            before, now = run.read_json("check.json"), len(plan.catalogue)
+            if before is not None and before["recordings"] != now:
+                told.say(
+                    f"The data have changed: there are {now} recordings to learn from, and were "
+                    f"{before['recordings']}. The run goes on with those that there are."
+                )
             run.write_json("check.json", describe(plan))
             run.resolve(
                 {

@@ -55,7 +55,7 @@ def restore(
         Steps taken (0 without a checkpoint) and the rows in quarantine with their reasons.
 
     Raises:
-        RunError: If checkpoints exist but none can be read.
+        RunError: If checkpoints exist but none can be read, or the newest is of other weights.
     """
     files = sorted(folder.glob("step-*.pt"), reverse=True)
     for path in files:
@@ -63,9 +63,17 @@ def restore(
             state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         except Exception:  # a damaged file can raise anything; an older one may be whole
             continue
-        for name, module in modules.items():
-            module.load_state_dict(state["modules"][name])
-        optimiser.load_state_dict(state["optimiser"])
+        try:
+            for name, module in modules.items():
+                module.load_state_dict(state["modules"][name])
+            optimiser.load_state_dict(state["optimiser"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise RunError(
+                f"{path} holds other weights than these data and this version of Mainspring give: "
+                "the series may have other channels or lengths than when the run began, or there "
+                "are more or fewer recordings. Repeat the command with the data as they were, or "
+                "give --out a new folder."
+            ) from error
         _lay_out(optimiser)
         return state["step"], dict(state["quarantined"])
     if files:

@@ -117,7 +117,8 @@ def train(plan: Plan, run: Run, steps: int, log: Log, fabric: Fabric) -> Finishe
         modules |= {f"average.{s}": e for s, e in averages.items()}
     joining = [schedule.Average(average, encoders[s]) for s, average in averages.items()]
 
-    taken, quarantined = checkpoint.restore(run.checkpoints, modules, optimiser, device)
+    taken, before = checkpoint.restore(run.checkpoints, modules, optimiser, device)
+    quarantined = {row: why for row, why in before.items() if _still(plan, row, why)}
     metrics = run.folder / "metrics.jsonl"
     if lead:
         checkpoint.rewind(metrics, taken)
@@ -333,6 +334,11 @@ def _anywhere(
     if met:
         dist.all_gather_object(every, problems)
     return [problem for own in every for problem in own], bool(without)
+
+
+def _still(plan: Plan, row: int, why: str) -> bool:
+    """Whether the recording that was set aside is still at its row: data may have changed since."""
+    return row < len(plan.catalogue) and why.startswith(f"{plan.catalogue[row].name}: ")
 
 
 def _enough(quarantined: dict[int, str], plan: Plan) -> None:

@@ -21,8 +21,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mainspring.encoders.encoder import Encoder
+from mainspring.errors import ConfigError
 from mainspring.pretexts.pretext import Batch, Features, Outcome, Pretext, Views
 from mainspring.training.order import seed_torch, torch_seed
+
+ALONE = "Expected more than 1 value per channel"
+"""How torch begins to say that batch normalisation has nothing to take statistics of."""
 
 
 def learn(
@@ -43,6 +47,9 @@ def learn(
 
     Returns:
         The outcome over the global batch, its detached features, and its facts without samples.
+
+    Raises:
+        ConfigError: If a part is too small for batch normalisation.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
@@ -50,8 +57,17 @@ def learn(
         seed_torch(*key, 1, rank, index)
         parts[index].generator.manual_seed(torch_seed(*key, 1, rank, index))
         parts[index].common.manual_seed(torch_seed(*key, 3))
-        with autocast():
-            return pretext.encode(encoders, parts[index])
+        try:
+            with autocast():
+                return pretext.encode(encoders, parts[index])
+        except ValueError as error:
+            if ALONE not in str(error):
+                raise
+            raise ConfigError(
+                "A single clip came to be encoded by itself, so small that batch normalisation "
+                "has one value of each channel and no spread. Take fewer parts or a larger batch, "
+                "or larger or longer clips (clip.video)."
+            ) from error
 
     kept: list[Features | None] = [None] * len(parts)
     own: list[Features] = []
@@ -90,6 +106,7 @@ def learn(
             torch.autograd.backward([p[0] for p in pairs], [p[1] for p in pairs])
     if world > 1:
         average_gradients([*pretext.parameters(), *_parameters(encoders)], world)
+        average_statistics([pretext, *encoders.values()], world)
     return outcome, {name: value.detach() for name, value in whole.items()}, facts
 
 
@@ -118,6 +135,25 @@ def average_gradients(parameters: Sequence[nn.Parameter], world: int) -> None:
     for parameter, mean, some in zip(learning, means, reached.tolist(), strict=True):
         if some:
             parameter.grad = torch.empty_like(parameter).copy_(mean.view_as(parameter))
+
+
+def average_statistics(modules: Sequence[nn.Module], world: int) -> None:
+    """Means over all ranks of the running statistics of batch normalisation, in one message: each
+    rank has seen other recordings, and all must hold the encoder that the first one saves."""
+    held = [
+        statistic
+        for module in modules
+        for layer in module.modules()
+        if isinstance(layer, _BatchNorm)
+        for statistic in (layer.running_mean, layer.running_var)
+        if statistic is not None
+    ]
+    if not held:
+        return
+    flat = torch.cat([statistic.flatten() for statistic in held])
+    dist.all_reduce(flat)
+    for statistic, mean in zip(held, (flat / world).split([len(s) for s in held]), strict=True):
+        statistic.copy_(mean)
 
 
 @contextmanager
