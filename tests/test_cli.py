@@ -1,6 +1,9 @@
 """What a user meets: wrong words, broken data, folders in the way."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +63,36 @@ def test_help_names_every_verb(capsys):
     text = capsys.readouterr().out
     for verb in ("demo", "check", "pretrain", "embed", "probe", "search", "pretexts", "encoders"):
         assert verb in text
+
+
+@pytest.mark.parametrize(
+    ("verb", "wanted"),
+    [
+        ("search", "RUN EXAMPLE"),
+        ("classify", "RUN TRAIN TEST"),
+        ("pretrain", "DATA"),
+        ("across", "RUN DATA"),
+    ],
+)
+def test_help_names_what_has_to_be_given(capsys, verb, wanted):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    text = capsys.readouterr().out
+    assert f"[OPTIONS] {wanted}\n" in text
+    about = text.split("positional arguments")[0].splitlines()[:-1]
+    assert not any(line.startswith(" ") for line in about)
+
+
+@pytest.mark.parametrize("words", [["pretexts"], ["pretexts", "--help"]])
+def test_a_reader_that_has_seen_enough_is_no_failure(words):
+    code = "import sys; from mainspring.cli import main; main(sys.argv[1:])"
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], stdout=closed, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_wrong_verb_is_suggested(capsys):
@@ -189,6 +222,9 @@ def test_the_whole_path_on_series(capsys, series, tmp_path):
     probed = json.loads(capsys.readouterr().out)
     assert set(probed) == {"trained", "random weights", "raw features", "verdict", "problems"}
     assert probed["raw features"]["probe"]["accuracy"] >= 0.7
+    main(["probe", str(out), str(series), "--labels", str(labels), "--seeds", "1"])
+    luck = next(row for row in capsys.readouterr().out.splitlines() if row.startswith("chance"))
+    assert luck.split() == ["chance", "50.0%", "50.0%", "100.0%"]  # half of any gallery matches
     main(["probe", str(out), str(series), "--labels", str(labels), "--column", "other",
           "--seeds", "1", "--json"])  # fmt: skip
     other = json.loads(capsys.readouterr().out)

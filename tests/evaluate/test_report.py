@@ -119,6 +119,7 @@ def test_page_says_what_the_run_folder_holds(full: tuple[Run, Checker, str]) -> 
         "61.0 %",
         "40 steps in 1:15, 9 samples a second, 25 % of the time waiting",
         "+30.0 (+30.0 to +30.0)",
+        "1 label a class",
         "Note: class 'rare' left out.",
     ):
         assert said_there in checked.text
@@ -152,6 +153,20 @@ def test_sections_come_with_their_material(full: tuple[Run, Checker, str], tmp_p
     assert "nav" not in {tag for tag, _ in bare.tags}
     run.write_json("summary.json", {"verdict": "of the summary"})
     assert "of the summary" in Checker(write_report(run).read_text()).text
+
+
+def test_a_page_of_several_streams_says_which(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    run.resolve({"encoders": {"video": {"name": "r3d"}, "audio": {"name": "logmel"}}})
+    two = write_report(run, verdict="Verdict on video:\nIt paid.\nVerdict on audio:\nNot here.")
+    for stream in ("video", "audio"):
+        assert f'<p class="lead">Verdict on {stream}:</p>' in two.read_text()
+    probes = {"motion": {"trained": result(0.7, right=7.0)}}
+    text = Checker(
+        write_report(run, vectors=world(), probes=probes, verdict="It paid.").read_text()
+    ).text
+    assert f"Verdict on {world().stream}:" in text
+    assert f"What the vectors of {world().stream} know of motion" in text
 
 
 def test_aligned_text_stays_aligned(tmp_path: Path) -> None:

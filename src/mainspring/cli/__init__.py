@@ -8,13 +8,15 @@ is a new file here, with a class `Flags` and a function `run`; nothing else list
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import os
 import pkgutil
 import sys
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from pathlib import Path
 from types import ModuleType
@@ -55,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if words[0] not in verbs():
             raise unknown("command", words[0], verbs())
         verb = _verb(words[0])
-        flags, extra = _parse(verb.Flags, words[0], words[1:])
+        with _heard():  # help
+            flags, extra = _parse(verb.Flags, words[0], words[1:])
         result, text = verb.run(flags, extra)
     except ConfigError as error:
         sys.exit(_fail(error, 2))
@@ -66,7 +69,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     if _first():
         from mainspring.training.run import plain
 
-        print(json.dumps(result, default=plain) if flags.json else text)
+        with _heard():
+            print(json.dumps(result, default=plain) if flags.json else text)
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    """For what is printed: a reader that has seen enough, such as `head`, is no failure."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
 
 
 def _parse(kind: type, verb: str, words: list[str]) -> tuple[Any, dict[str, Any]]:
@@ -101,7 +118,7 @@ def _parse(kind: type, verb: str, words: list[str]) -> tuple[Any, dict[str, Any]
         args=words,
         prog=f"mainspring {verb}",
         default=start,
-        description=kind.__doc__,
+        description=inspect.cleandoc(kind.__doc__ or ""),
         console_outputs=_first(),
     )
     return flags, values

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from mainspring.cli import shares
 from mainspring.cli.extra import refuse
@@ -19,9 +19,9 @@ class Flags:
     Give recordings that the run was not trained on.
     """
 
-    run: Positional[str]
+    run: Annotated[Positional[str], arg(metavar="RUN")]
     """Run folder."""
-    data: Positional[str]
+    data: Annotated[Positional[str], arg(metavar="DATA")]
     """Folder, glob, manifest or file."""
     streams: tuple[str, ...] = ()
     """Which two, where the run has more."""

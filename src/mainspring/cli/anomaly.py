@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from mainspring.cli import shares
 from mainspring.cli.extra import refuse
@@ -16,9 +16,9 @@ from mainspring.cli.extra import refuse
 class Flags:
     """Steps of series whose vector changes more than usual when they are hidden."""
 
-    run: Positional[str]
+    run: Annotated[Positional[str], arg(metavar="RUN")]
     """Run folder."""
-    data: Positional[str]
+    data: Annotated[Positional[str], arg(metavar="DATA")]
     """Folder, glob, manifest or file of series."""
     labels: Path | None = None
     """CSV of uri,label,start,end (seconds): which spans are anomalous."""
@@ -60,10 +60,15 @@ def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
     )
     lines = []
     if found.scores:
-        lines.append(f"{'':28}{'precision':>10}{'recall':>8}{'F1':>8}{'by chance':>11}")
+        lines.append(f"{'':28}{'precision':>10}{'recall':>8}{'F1':>8}{'F1 by chance':>14}")
     for name, score in found.scores.items():
         lines.append(
-            f"{name:28}{score.precision:10.3f}{score.recall:8.3f}{score.f1:8.3f}{score.chance:11.3f}"
+            f"{name:28}{score.precision:10.3f}{score.recall:8.3f}{score.f1:8.3f}{score.chance:14.3f}"
+        )
+    if found.scores:
+        lines.append(
+            f"A segment counts as a whole: found if reported within {flags.delay} steps of its "
+            "start, missed otherwise."
         )
     lines.append(f"{found.hits} of {found.steps} steps reported. Scores of all: {found.path}")
     lines += shares.left_out(found.problems)

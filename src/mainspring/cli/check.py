@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from mainspring.cli.extra import settings
 from mainspring.errors import DataError
@@ -17,7 +17,7 @@ from mainspring.errors import DataError
 class Flags:
     """What is in DATA, what is broken, and what training would cost."""
 
-    data: Positional[str]
+    data: Annotated[Positional[str], arg(metavar="DATA")]
     """Folder, glob, manifest or file."""
     pretext: str = "taco"
     """Pretext whose cost is measured."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from mainspring.cli import shares
 from mainspring.cli.extra import refuse
@@ -16,11 +16,11 @@ from mainspring.cli.extra import refuse
 class Flags:
     """Classifiers on frozen vectors of series, beside random weights, DTW and MiniRocket."""
 
-    run: Positional[str]
+    run: Annotated[Positional[str], arg(metavar="RUN")]
     """Run folder."""
-    train: Positional[str]
+    train: Annotated[Positional[str], arg(metavar="TRAIN")]
     """Labelled series to fit to: UCR .tsv or .ts, or a manifest with a column label."""
-    test: Positional[str]
+    test: Annotated[Positional[str], arg(metavar="TEST")]
     """Labelled series to tell the class of."""
     quick: bool = False
     """Leave DTW and MiniRocket out."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from mainspring.cli import shares
 from mainspring.cli.extra import refuse
@@ -16,9 +16,9 @@ from mainspring.cli.extra import refuse
 class Flags:
     """Ridge forecasts from frozen causal vectors, beside forecasts without an encoder."""
 
-    run: Positional[str]
+    run: Annotated[Positional[str], arg(metavar="RUN")]
     """Run folder."""
-    data: Positional[str]
+    data: Annotated[Positional[str], arg(metavar="DATA")]
     """One long series, or several of one length that share a regression."""
     parts: tuple[float, float, float] = (0.6, 0.2, 0.2)
     """Train, validation and test, one after the other: shares, or numbers of steps. ETTh: 8640

@@ -16,7 +16,7 @@ from mainspring.cli.extra import settings
 class Flags:
     """Trains an encoder by asking a question of unlabelled recordings. The same command resumes."""
 
-    data: Positional[str]
+    data: Annotated[Positional[str], arg(metavar="DATA")]
     """Folder, glob, manifest or file."""
     out: str
     """Run folder."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from mainspring.cli import shares
 from mainspring.cli.extra import refuse
@@ -16,9 +16,9 @@ from mainspring.cli.extra import refuse
 class Flags:
     """What the vectors are worth for a label, beside random weights and raw features."""
 
-    run: Positional[str]
+    run: Annotated[Positional[str], arg(metavar="RUN")]
     """Run folder."""
-    data: Positional[str]
+    data: Annotated[Positional[str], arg(metavar="DATA")]
     """Folder, glob, manifest or file."""
     labels: Path | None = None
     """CSV with uri and label; the catalogue's own labels otherwise."""
@@ -56,5 +56,9 @@ def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
             f"{probed.neighbours[name][1]:8.1%}{probed.recall[name].values[1]:8.1%}"
             f"{probed.recall[name].values[5]:8.1%}"
         )
+    trained = next(iter(probed.results))
+    luck = probed.recall[trained].chance
+    commonest = probed.results[trained].chance_majority
+    rows.append(f"{'chance':16}{commonest:8.1%}{'':24}{luck[1]:8.1%}{luck[5]:8.1%}")
     rows += [probed.verdict, *shares.left_out(probed.problems), f"Report: {flags.run}/report.html"]
     return probed.to_dict(), "\n".join(rows)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from mainspring.cli.extra import refuse
 
@@ -19,9 +19,9 @@ class Flags:
     `search RUN "a dog barks" --stream text --among video`.
     """
 
-    run: Positional[str]
+    run: Annotated[Positional[str], arg(metavar="RUN")]
     """Run folder."""
-    query: Positional[str]
+    query: Annotated[Positional[str], arg(metavar="EXAMPLE")]
     """The example; words with --stream text."""
     k: int = 10
     """How many windows."""

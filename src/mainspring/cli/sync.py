@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from mainspring.cli import shares
 from mainspring.cli.extra import refuse
@@ -22,9 +22,9 @@ class Flags:
     Takes a run of av_sync. Give recordings that it was not trained on.
     """
 
-    run: Positional[str]
+    run: Annotated[Positional[str], arg(metavar="RUN")]
     """Run folder."""
-    data: Positional[str]
+    data: Annotated[Positional[str], arg(metavar="DATA")]
     """Folder, glob, manifest or file."""
     offsets: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 1.0)
     """Seconds by which the sound is moved, early and late."""

@@ -83,7 +83,7 @@ def retrieval_gallery(
                     same = vectors.labels[row] == label
                     mark, colour = (" ✓", GOOD) if same else (" ✗", BAD)
                     right, shown = right + same, shown + 1
-                text = f"{score:.2f}{mark}"
+                text = f"{score:.3f}{mark}"
                 _tile(axes, vectors, row, reader, catalogue, text, colour)
         title = f"{len(rows)} {unit(vectors)} and the nearest to each from other groups"
         if shown:

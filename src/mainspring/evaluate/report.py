@@ -66,13 +66,17 @@ def write_report(
     settings = page.preformatted(tomli_w.dumps(config))
     summary = run.read_json("summary.json") or {}
     check = run.read_json("check.json") or {}
+    several = len(config.get("resolved", {}).get("encoders", {})) > 1
+    stream = vectors.stream if vectors is not None and several else ""
+    if verdict and stream:
+        verdict = f"Verdict on {stream}:\n{verdict}"
     sections = [
         told.verdict(verdict or summary.get("verdict", ""), summary),
         told.asked(config),
         _arms(run, arms),
         told.data(check, summary, vectors),
         told.training(run, summary),
-        *(_probed(run, at, *item) for at, item in enumerate((probes or {}).items())),
+        *(_probed(run, at, stream, *item) for at, item in enumerate((probes or {}).items())),
         _map(run, vectors),
         _gallery(run, vectors, reader, catalogue),
         Section("Configuration", page.details("config.toml", settings)),
@@ -103,13 +107,15 @@ def _arms(run: Run, arms: Mapping[str, Mapping[str, Mapping[str, float]]] | None
     )
 
 
-def _probed(run: Run, at: int, label: str, results: Mapping[str, ProbeResult]) -> Section:
-    """What the vectors know of a label: table, labels needed, mistakes."""
+def _probed(
+    run: Run, at: int, stream: str, label: str, results: Mapping[str, ProbeResult]
+) -> Section:
+    """What the vectors (of a stream, if named) know of a label: table, labels needed, mistakes."""
     tail = f"-{page.slug(label)}" if at else ""
     name = subject(results)
     one = results[name]
     return Section(
-        f"What the vectors know of {label}",
+        f"What the vectors{stream and f' of {stream}'} know of {label}",
         page.paragraphs(
             "A straight cut through frozen vectors (logistic regression) tells the label of "
             "recordings from groups it never saw. What training is worth is the distance to random "
@@ -149,7 +155,7 @@ def _probe_table(label: str, results: Mapping[str, ProbeResult], name: str) -> s
             )
         rows.append(row)
     head = ["vectors", "accuracy", "95 % interval", "mean over classes"]
-    head += [f"{k} a class" for k in sorted(amounts)]
+    head += [f"{k} label{'s' if k > 1 else ''} a class" for k in sorted(amounts)]
     head += ["trained is ahead by, in points"] if ahead else []
     splits = "1 split" if len(one.seeds) == 1 else f"{len(one.seeds)} splits"
     caption = (
@@ -200,7 +206,7 @@ def _gallery(
         return None
     caption = "Left the query, then its nearest with their cosine similarity."
     if known(vectors.labels).any():
-        caption += " A green frame and a tick: of the query's label; red and a cross: of another."
+        caption += " Green and a tick: of the query's label; orange and a cross: of another."
     shown = {
         "video": "Four frames of each, in reading order.",
         "audio": "Spectrograms: time to the right, low tones at the bottom.",

@@ -37,8 +37,10 @@ def verdict(text: str, summary: Mapping[str, Any]) -> Section | None:
     if "   " in text:
         words = page.preformatted(text)
     else:
-        first, *rest = text.split("\n")
-        words = page.paragraphs(first, kind="lead") + page.paragraphs(*rest)
+        words = "".join(
+            page.paragraphs(line, kind="lead" if not at or line.startswith("Verdict on") else "")
+            for at, line in enumerate(text.split("\n"))
+        )
     return Section("Verdict", page.paragraphs(*alarms, kind="alarm") + words)
 
 
