@@ -241,11 +241,18 @@ def _text(probes: Probes, place: Path, videos: Path) -> str:
     chances = [next(iter(arms.values()))[0].chance_uniform for arms in probes.values()]
     rows.append(f"{'chance':16}" + "".join(f"{f'{chance:.1%}':>22}" for chance in chances))
     run = _folder(place, PRETRAINED)
+    moving = {arm: found[0].accuracy for arm, found in probes["motion"].items()}
+    if moving[PRETRAINED] > max(v for arm, v in moving.items() if arm != PRETRAINED):
+        lesson = [
+            "The same recordings and encoder; the question differs. Asked which clips belong",
+            "together, an encoder learns how things look; asked about time, how they move.",
+        ]
+    else:
+        lesson = ["So little training does not tell the questions apart; give it more --minutes."]
     return "\n".join(
         [
             *rows,
-            "The same recordings and encoder; the question differs. Asked which clips belong",
-            "together, an encoder learns how things look; asked about time, how they move.",
+            *lesson,
             "",
             f"Report: {run}/report.html (opens from disk). Videos: {videos}",
             "On files of your own:",

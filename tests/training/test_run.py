@@ -36,7 +36,9 @@ def test_a_run_knows_its_data_however_their_path_is_written(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     for same in ("world", "world/", "./run/../world", tmp_path / "world"):
         assert run.learnt_from(same)
+    assert run.learnt_from("world/a.csv")
     assert not run.learnt_from("worlds")
+    assert not run.learnt_from(".")
     assert not run.learnt_from(torch.zeros(3))
 
 

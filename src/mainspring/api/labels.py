@@ -70,7 +70,8 @@ def probe(
     log: Log | None = None,
 ) -> Probed:
     """Linear probe, nearest neighbours and retrieval on frozen vectors, one a recording, beside
-    random weights and raw features; writes probe-COLUMN.json and the report.
+    random weights and raw features; writes probe-COLUMN.json (probe-STREAM-COLUMN.json where the
+    run has several streams) and the report.
 
     Args:
         run: Run folder.
@@ -96,7 +97,8 @@ def probe(
     probed = _probe(named, seeds, notes)
     place = Run(run)
     with sparing(log, "The report"):
-        place.write_json(f"probe-{column}.json", probed.to_dict())
+        which = f"{stream}-{column}" if len(place.streams()) > 1 else column
+        place.write_json(f"probe-{which}.json", probed.to_dict())
         reporting.write_report(
             place,
             vectors=named[TRAINED],

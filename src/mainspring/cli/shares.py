@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 WIDE = 36
+SHOWN = 10
+"""Recordings of a list that are printed."""
 
 
 def head(title: str, found: str) -> str:
@@ -36,13 +38,13 @@ def footnotes(result: dict[str, Any]) -> list[str]:
 
 
 def left_out(problems: dict[str, str]) -> list[str]:
-    """Recordings that could not be used, a line each."""
+    """Recordings that could not be used: a line each of the first."""
     if not problems:
         return []
-    return [
-        f"{len(problems)} recordings left out:",
-        *(f"  {name}: {why}" for name, why in problems.items()),
-    ]
+    lines = [f"  {name}: {why}" for name, why in [*problems.items()][:SHOWN]]
+    rest = len(problems) - len(lines)
+    more = [f"  and {rest} more; --json lists them all."] if rest else []
+    return [f"{len(problems)} recordings left out:", *lines, *more]
 
 
 def few_groups(result: dict[str, Any]) -> list[str]:

@@ -119,12 +119,12 @@ class Run:
         return tomllib.loads(path.read_text())
 
     def learnt_from(self, data: Any) -> bool:
-        """Whether these are the very data, by their path, that the run is trained on. Data in
-        memory have none."""
+        """Whether these are the very data, by their path, that the run is trained on, or lie within
+        them. Data in memory have no path."""
         named = self.config().get("data")
         if not named or not isinstance(data, str | Path):
             return False
-        return os.path.abspath(named) == os.path.abspath(data)
+        return Path(os.path.abspath(data)).is_relative_to(os.path.abspath(named))
 
     def _compare(self, old: dict[str, Any], new: dict[str, Any]) -> None:
         old.pop("resolved", None)
