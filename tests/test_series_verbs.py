@@ -432,7 +432,7 @@ def test_groups_of_series_stay_on_one_side(tmp_path):
     manifest = tmp_path / "all.csv"
     manifest.write_text("\n".join(lines) + "\n")
     asked = settle({"data": str(manifest), "pretext": "forecast", "loading": {"holdout": 0.25}})
-    seen, kept = plan._hold_out(open_catalogue(manifest), asked)
+    seen, kept = plan._hold_out(open_catalogue(manifest), asked, [])
     assert len(kept) == 10
     assert len(seen) == 30
     assert not set(seen.column("group")) & set(kept.column("group"))
