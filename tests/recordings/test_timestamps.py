@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mainspring.errors import ConfigError, DataError
 from mainspring.recordings import dates
-from mainspring.recordings.series import layout_of, probe_series, read_at, read_series
+from mainspring.recordings.series import layout_of, moments, probe_series, read_at, read_series
 from mainspring.recordings.timestamps import SETTING, UNKNOWN, averaged, layout, on_grid
 
 
@@ -285,3 +285,22 @@ def test_a_day_may_end_at_24_o_clock() -> None:
     assert found is not None
     np.testing.assert_array_equal(np.diff(found), [3600, 3600])
     assert dates.seconds(pa.array(["30.01.2020 23:00", "30.01.2020 24:30"])) is None
+
+
+@pytest.mark.parametrize("head", ["Date;Time;power", "power;Time;Date", "Date;power;Time"])
+@pytest.mark.parametrize("forms", [("%d/%m/%Y", "%H:%M:%S"), ("%Y-%m-%d", "%I:%M:%S %p")])
+def test_days_and_times_in_columns_of_their_own(
+    tmp_path: Path, head: str, forms: tuple[str, str]
+) -> None:
+    path = tmp_path / "a.csv"
+    lines = [head]
+    for row in range(300):
+        moment = BEGIN + timedelta(minutes=10 * row)
+        cells = {"Date": moment.strftime(forms[0]), "Time": moment.strftime(forms[1])}
+        lines.append(";".join({**cells, "power": str(row)}[name] for name in head.split(";")))
+    path.write_text("\n".join(lines) + "\n")
+    found = probe_series(path)
+    assert found.columns == ("power",)
+    assert found.infos[0].rate == pytest.approx(1 / 600)
+    np.testing.assert_array_equal(read_series(str(path))[:, 0], np.arange(300))
+    assert moments(str(path))[-1] == np.datetime64(BEGIN + timedelta(minutes=2990))

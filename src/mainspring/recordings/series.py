@@ -18,16 +18,14 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Int64
 
 from mainspring.errors import DataError
 from mainspring.recordings import archives, tables
-from mainspring.recordings.dates import DATED
 from mainspring.recordings.recent import Recent
 from mainspring.recordings.recording import StreamInfo
 from mainspring.recordings.series_file import (
@@ -39,7 +37,7 @@ from mainspring.recordings.series_file import (
     rectangle,
     split_uri,
 )
-from mainspring.recordings.timestamps import NAMES, Layout, layout, seconds_of, way, written
+from mainspring.recordings.timestamps import Clock, Layout, clock_among, layout, way
 
 OFFSETS = (
     ".offsets.npy"  # beside x.npy (row, channel): where each of its series begins, and the end
@@ -170,48 +168,22 @@ def _found(uri: str) -> tuple[SeriesFile, int]:
     return file, _index(file, path, key)
 
 
-class _Clock(NamedTuple):
-    """A table's time column.
-
-    Attributes:
-        place: Which column it is.
-        seconds: Its stamps.
-        dates: Whether they say the day, and not only how far one is from the other.
-    """
-
-    place: int
-    seconds: Float64[np.ndarray, "row"]
-    dates: bool
-
-
-def _clock(path: str) -> _Clock | None:
+def _clock(path: str) -> Clock | None:
     """The time column of a table; None where it has none, or the file is no table."""
     extension = os.path.splitext(path)[1].lower()
     if extension in (".parquet", ".pq"):
         try:
             with pyarrow.parquet.ParquetFile(path) as file:
-                names = file.schema_arrow.names
-                return _clock_among(file.schema_arrow, lambda at: file.read([names[at]]).column(0))
+                names, kinds = file.schema_arrow.names, file.schema_arrow.types
+                return clock_among(names, kinds, lambda at: file.read([names[at]]).column(0))
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"{path} cannot be read as a table: {error}.") from error
     if extension != ".csv" and (extension != ".tsv" or archives.is_ucr(path)):
         return None
     table, dialect = tables.read_text(path)
-    return None if dialect.header is None else _clock_among(table.schema, table.column)
-
-
-def _clock_among(schema: pa.Schema, column: Callable[[int], pa.ChunkedArray]) -> _Clock | None:
-    """The first column that is a clock; only columns that may be one are read."""
-    for index, field in enumerate(schema):
-        temporal = pa.types.is_temporal(field.type)
-        named = written(field.name) in NAMES
-        if not (index == 0 or temporal or named):
-            continue
-        seconds = seconds_of(field.name.strip(), column(index), index == 0)
-        if seconds is not None:
-            dated = pa.types.is_timestamp(field.type) or pa.types.is_date(field.type)
-            return _Clock(index, seconds, dated or np.abs(seconds).max(initial=0.0) > DATED)
-    return None
+    if dialect.header is None:
+        return None
+    return clock_among(table.column_names, table.schema.types, table.column)
 
 
 def _read_parquet(path: str) -> SeriesFile:
@@ -225,7 +197,7 @@ def _read_parquet(path: str) -> SeriesFile:
     if 4 * metadata.num_rows * len(schema) < LARGE:
         return tables.read_parquet(path)
     clock = _clock(path)
-    columns = tuple(i for i in range(len(schema)) if clock is None or i != clock.place)
+    columns = tuple(i for i in range(len(schema)) if clock is None or i not in clock.places)
     found = None
     if clock is not None:
         found = layout(clock.seconds, f"{path}: the time column", way())

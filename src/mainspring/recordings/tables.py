@@ -16,7 +16,7 @@ import pyarrow.parquet
 
 from mainspring.errors import DataError
 from mainspring.recordings.series_file import SeriesFile, one
-from mainspring.recordings.timestamps import on_grid, seconds_of
+from mainspring.recordings.timestamps import clock_among, on_grid
 
 MISSING = [*pyarrow.csv.ConvertOptions().null_values, "?", "-", "None", "none", "NAN", "NaT"]
 
@@ -228,15 +228,14 @@ def read_parquet(path: str) -> SeriesFile:
 
 
 def _series(path: str, table: pa.Table, format: str, dialect: Dialect | None) -> SeriesFile:
-    names, columns, clock = [], [], None
-    for index, name in enumerate(table.column_names):
-        column = table.column(index)
-        seconds = seconds_of(name if dialect is None or dialect.header else "", column, index == 0)
-        if seconds is not None and clock is None:
-            clock = (name, seconds)
-            continue
-        columns.append(_numbers(path, name, index, column, dialect))
-        names.append(name)
+    titled = dialect is None or dialect.header is not None
+    told = table.column_names if titled else [""] * table.num_columns
+    clock = clock_among(told, table.schema.types, table.column)
+    others = [at for at in range(table.num_columns) if clock is None or at not in clock.places]
+    names = tuple(table.column_names[at] for at in others)
+    columns = [
+        _numbers(path, table.column_names[at], at, table.column(at), dialect) for at in others
+    ]
     if not columns or not table.num_rows:
         raise DataError(
             f"{path} has {table.num_rows} rows and {len(columns)} numeric columns, where a table "
@@ -244,9 +243,8 @@ def _series(path: str, table: pa.Table, format: str, dialect: Dialect | None) ->
         )
     values, rate = np.stack(columns, axis=1), 1.0
     if clock is not None:
-        values, rate = on_grid(values, clock[1], f"{path}: the time column {clock[0]!r}")
-    known = tuple(names) if dialect is None or dialect.header else ()
-    return one(values, format, rate, known)
+        values, rate = on_grid(values, clock.seconds, f"{path}: the time column {clock.name!r}")
+    return one(values, format, rate, names if titled else ())
 
 
 def _numbers(

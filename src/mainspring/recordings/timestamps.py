@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -63,6 +65,65 @@ _UNIT = re.compile(r"[ _]*[(\[]\s*(\w+)\s*[)\]]$")
 def written(name: str) -> str:
     """A column's name as in NAMES: `Time (ms)` is `time_ms`."""
     return _UNIT.sub(r"_\1", name.strip().lower()).replace(" ", "_")
+
+
+class Clock(NamedTuple):
+    """What tells the time of a table's rows.
+
+    Attributes:
+        places: Which column it is, or which two where one has days and the other times of day.
+        name: Their names.
+        seconds: The stamps.
+        dates: Whether they say the day, and not only how far one is from the other.
+    """
+
+    places: tuple[int, ...]
+    name: str
+    seconds: Float64[np.ndarray, "row"]
+    dates: bool
+
+
+def clock_among(
+    names: Sequence[str], kinds: Sequence[pa.DataType], column: Callable[[int], pa.ChunkedArray]
+) -> Clock | None:
+    """The first column that is a clock, with another where each has a part of it; None if none is.
+
+    Args:
+        names: Of the columns.
+        kinds: Their types.
+        column: Reads one; only those are read that may be a clock.
+    """
+    first = None
+    for place, (name, kind) in enumerate(zip(names, kinds, strict=True)):
+        timely, named = pa.types.is_temporal(kind), written(name) in NAMES
+        number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        if not (timely or named or place == 0) or (first is not None and number):
+            continue
+        seconds = seconds_of(name.strip(), column(place), place == 0)
+        if seconds is None:
+            continue
+        if first is None:
+            dated = pa.types.is_timestamp(kind) or pa.types.is_date(kind) or _dated(seconds)
+            first = Clock((place,), name, seconds, dated)
+            continue
+        whole = _joined(first.seconds, seconds)
+        if whole is not None:
+            return Clock((*first.places, place), f"{first.name} and {name}", whole, True)
+    return first
+
+
+def _joined(
+    one: Float64[np.ndarray, "row"], other: Float64[np.ndarray, "row"]
+) -> Float64[np.ndarray, "row"] | None:
+    """Days and times of day, in either order, as one; None if that is not what they are."""
+    for days, times in ((one, other), (other, one)):
+        if _dated(days) and not _dated(times) and np.all(days % 86400 == 0):
+            return days + times % 86400
+    return None
+
+
+def _dated(seconds: Float64[np.ndarray, "row"]) -> bool:
+    return bool(np.abs(seconds).max(initial=0.0) > dates.DATED)
 
 
 def seconds_of(
