@@ -28,6 +28,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from mainspring.errors import DataError
+from mainspring.evaluate.threads import few_threads
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1e3, 1e4, np.inf)
 """C of the SVM; infinity allows no error on train."""
@@ -182,7 +183,8 @@ def logistic(
     train, train_labels = _some(train.astype(np.float64), train_labels, rows)
     scaler = StandardScaler().fit(train)
     model = OneVsRestClassifier(LogisticRegression(max_iter=1_000_000))
-    model.fit(scaler.transform(train), train_labels)
+    with few_threads(train.size):
+        model.fit(scaler.transform(train), train_labels)
     asked = scaler.transform(test.astype(np.float64))
     scores = model.predict_proba(asked).astype(np.float64)
     return Classified.of(model.predict(asked), scores, test_labels, train_labels)

@@ -26,6 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from mainspring.errors import DataError
 from mainspring.evaluate.intervals import Difference, Tally, difference, interval
 from mainspring.evaluate.splits import grouped_folds, labels_per_class, rare_classes
+from mainspring.evaluate.threads import few_threads
 from mainspring.evaluate.vectors import known
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
@@ -155,7 +156,8 @@ def probe(
             f"recordings, or name finer groups."
         )
     task = _Task(matrix[kept], codes.astype(np.int64), groups[kept], len(classes), notes)
-    told = [task.cross_validate(seed, per_class, folds) for seed in seeds]
+    with few_threads(matrix.size):
+        told = [task.cross_validate(seed, per_class, folds) for seed in seeds]
 
     correct = np.mean([said == codes for said in told], axis=0)
     confusion = np.mean(

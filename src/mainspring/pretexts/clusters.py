@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from sklearn.cluster import MiniBatchKMeans
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from mainspring.errors import ConfigError
