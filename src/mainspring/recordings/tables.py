@@ -229,13 +229,11 @@ def read_parquet(path: str) -> SeriesFile:
 
 def _series(path: str, table: pa.Table, format: str, dialect: Dialect | None) -> SeriesFile:
     titled = dialect is None or dialect.header is not None
-    told = table.column_names if titled else [""] * table.num_columns
-    clock = clock_among(told, table.schema.types, table.column)
-    others = [at for at in range(table.num_columns) if clock is None or at not in clock.places]
-    names = tuple(table.column_names[at] for at in others)
-    columns = [
-        _numbers(path, table.column_names[at], at, table.column(at), dialect) for at in others
-    ]
+    every = table.column_names
+    clock = clock_among(every if titled else [""] * len(every), table.schema.types, table.column)
+    others = [at for at in range(len(every)) if clock is None or at not in clock.places]
+    names = tuple(every[at] for at in others)
+    columns = [_numbers(path, every[at], at, table.column(at), dialect) for at in others]
     if not columns or not table.num_rows:
         raise DataError(
             f"{path} has {table.num_rows} rows and {len(columns)} numeric columns, where a table "
