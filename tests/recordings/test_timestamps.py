@@ -256,6 +256,15 @@ def test_numbers_that_are_dates_and_numbers_that_are_not() -> None:
     assert dates.compact(np.array([20200131.5, 20200201.5])) is None
 
 
+def test_seconds_of_years_are_no_dates(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("time,x\n" + "".join(f"{row * 864000},{row}\n" for row in range(50)))
+    with pytest.raises(DataError, match="no column of dates"):
+        moments(str(path))
+    path.write_text("date,x\n20200131,1\n20200201,2\n20200202,3\n")
+    assert moments(str(path))[1] == np.datetime64("2020-02-01T00:00:00")
+
+
 def test_times_in_no_known_way_are_told(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("time,x\n" + "".join(f"step {row},{row}\n" for row in range(9)))

@@ -97,7 +97,7 @@ def probe(
     probed = _probe(named, seeds, notes)
     place = Run(run)
     with sparing(log, "The report"):
-        which = f"{stream}-{column}" if len(place.streams()) > 1 else column
+        which = f"{vectors.stream}-{column}" if len(place.streams()) > 1 else column
         place.write_json(f"probe-{which}.json", probed.to_dict())
         reporting.write_report(
             place,

@@ -54,18 +54,17 @@ class Dialect:
     units: bool
     aligned: bool
 
-    def source(self, path: str) -> str | io.BytesIO:
-        """What to read the table from, cells separated by one delimiter."""
+    def text(self, path: str) -> str:
+        """All of the file, cells separated by one delimiter. Characters beyond its beginning may be
+        of another encoding."""
+        text = Path(path).read_text(self.encoding, errors="replace").removeprefix("\ufeff")
         if not self.aligned:
-            return path
-        text = _text(path, self.encoding)
-        lines = (_BLANKS.sub(" ", line.strip()) for line in text.splitlines())
-        return io.BytesIO("\n".join(lines).encode(self.encoding))
+            return text
+        return "\n".join(_BLANKS.sub(" ", line.strip()) for line in text.splitlines())
 
-
-def _text(path: str, encoding: str) -> str:
-    """All of a text file; characters beyond its beginning may be of another encoding."""
-    return Path(path).read_text(encoding, errors="replace").removeprefix("\ufeff")
+    def source(self, path: str) -> str | io.BytesIO:
+        """What to read the table from: the file itself where it can be read as it is."""
+        return io.BytesIO(self.text(path).encode(self.encoding)) if self.aligned else path
 
 
 def sniff(path: str) -> Dialect:
@@ -267,10 +266,8 @@ def _culprit(path: str, index: int, column: pa.ChunkedArray, dialect: Dialect | 
     """The first cell that is no number, and its line."""
     if dialect is None:
         return f"it is of type {column.type}"
-    text = _text(path, dialect.encoding)
-    if dialect.aligned:
-        text = "\n".join(_BLANKS.sub(" ", line.strip()) for line in text.splitlines())
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=dialect.delimiter)
+    text = io.StringIO(dialect.text(path), newline="")
+    reader = csv.reader(text, delimiter=dialect.delimiter)
     above = dialect.skip + (dialect.header is not None) + dialect.units
     for row in reader:
         if reader.line_num <= above or len(row) <= index:

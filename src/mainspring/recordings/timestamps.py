@@ -99,11 +99,13 @@ def clock_among(
         number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
         if not (timely or named or place == 0) or (first is not None and number):
             continue
-        seconds = seconds_of(name.strip(), column(place), place == 0)
+        values = column(place)
+        seconds = seconds_of(name.strip(), values, place == 0)
         if seconds is None:
             continue
         if first is None:
-            dated = pa.types.is_timestamp(kind) or pa.types.is_date(kind) or _dated(seconds)
+            days = dates.compact(_number(values)) is not None if number else _dated(seconds)
+            dated = pa.types.is_timestamp(kind) or pa.types.is_date(kind) or days
             first = Clock((place,), name, seconds, dated)
             continue
         whole = _joined(first.seconds, seconds)

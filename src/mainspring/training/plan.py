@@ -356,14 +356,11 @@ def _hold_out(
             f"Nothing is kept back: {settings.loading.holdout:g} (loading.holdout) of "
             f"{len(names)} groups would leave too few to learn from."
         )
-    if count == 0 or len(names) - count < LEAST_RECORDINGS:
-        return usable, usable.select([])
+        count = 0
     order = seeded(settings.seed, 0, 2).permutation(len(names))
     back = {names[i] for i in order[:count]}
-    rows = np.array([key in back for key in keys])
-    return usable.select(np.flatnonzero(~rows).tolist()), usable.select(
-        np.flatnonzero(rows).tolist()
-    )
+    rows = np.array([key in back for key in keys], bool)
+    return usable.select(~rows), usable.select(rows)
 
 
 def _cache(

@@ -373,9 +373,7 @@ def _check(clips: Mapping[str, ClipSpec], config: AvSyncConfig) -> None:
             f"a whole number of frames, {1 / rate:.3g} s each, lies between them."
         )
     if min(clip.length for clip in clips.values()) < 2:
-        raise ConfigError(
-            "av_sync needs clips of at least 2 frames and samples: it compares times."
-        )
+        raise ConfigError("av_sync compares times: clips need at least 2 frames and samples.")
     if config.ask == "offset" and config.reach > 0.75 * _span(clips):
         raise ConfigError(
             f"Clips of {_span(clips):.3g} s moved by reach ({config.reach} s) have too little time "
