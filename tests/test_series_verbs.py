@@ -15,14 +15,16 @@ import torch
 
 import mainspring as ms
 from mainspring import cli
-from mainspring.api import anomalies, classes, forecasts
+from mainspring.api import anomalies, classes, data, forecasts
 from mainspring.api.series import vectors_of
 from mainspring.cli import main
 from mainspring.clips import ClipSpec
 from mainspring.encoders.patch_transformer import PatchTransformer
+from mainspring.evaluate import per_step
 from mainspring.evaluate.calendar import calendar_features
-from mainspring.evaluate.forecasting import chronological
-from mainspring.evaluate.patch_forecast import patch_forecast
+from mainspring.evaluate.forecasting import Splits, chronological, standardise
+from mainspring.evaluate.forecasting import forecast as forecast_steps
+from mainspring.evaluate.patch_forecast import PATCH_PENALTIES, patch_forecast
 from mainspring.recordings import series as files
 from mainspring.recordings.catalogue import open_catalogue
 from mainspring.recordings.series import moments
@@ -172,6 +174,21 @@ def test_forecast_beside_baselines(capsys, run, long):
     assert found["notes"] == []
 
 
+@pytest.mark.parametrize("scale", [False, True])
+def test_forecast_is_the_protocol_on_causal_vectors(run, long, scale):
+    """Vectors of 20 steps and their own, and none of train's first 20."""
+    values = files.read_series(str(long))[None].astype(np.float32)
+    splits = chronological(480)
+    inputs = standardise(values, splits.train)[0].astype(np.float32) if scale else values
+    vectors = per_step.steps(ms.load(run, "series").encoder, list(inputs), context=20)
+    expected = forecast_steps(np.stack(vectors), values, splits, (6,), drop=20)
+    found = ms.forecast(
+        run, long, horizons=(6,), context=20, period=7, scale=scale, quick=True
+    )  # fmt: skip
+    assert found.arms["trained"][6].mse == pytest.approx(expected[6].mse, rel=1e-6)
+    assert found.arms["seasonal naive"][6].mse > 0.5, "the period given is not the day"
+
+
 def test_forecast_takes_counts_and_says_what_does_not_fit(capsys, run, long, tmp_path):
     found = said(capsys, "forecast", run, long, "--parts", 200, 60, 60, "--horizons", 12,
                  "--context", 20, "--quick")  # fmt: skip
@@ -285,6 +302,13 @@ def test_patches_are_forecast_by_one_map_for_all_channels():
     mse, mae = slow_patch_forecast(encoder, values, splits, 3, 16, told.penalty)
     assert told.mse == pytest.approx(mse, rel=1e-3)
     assert told.mae == pytest.approx(mae, rel=1e-3)
+    # The penalty is the best one of the validation part.
+    known = Splits(splits.train, splits.valid, splits.valid)
+    scores = []
+    for penalty in PATCH_PENALTIES:
+        mse, mae = slow_patch_forecast(encoder, values, known, 3, 16, penalty)
+        scores.append(np.sqrt(mse) + mae)
+    assert told.penalty == PATCH_PENALTIES[int(np.argmin(scores))]
 
 
 def test_forecast_by_a_run_of_patches(tmp_path, long):
@@ -297,6 +321,8 @@ def test_forecast_by_a_run_of_patches(tmp_path, long):
     found = ms.forecast(out, long, horizons=(6, 12), period=24, quick=True)
     assert found.arms["trained"][6].mse < 1.0
     assert found.arms["trained"][12].origins == found.arms["persistence"][12].origins
+    with pytest.raises(ms.ConfigError, match="calendar would change nothing"):
+        ms.forecast(out, long, horizons=(6,), calendar=True)
 
 
 @pytest.fixture(scope="module")
@@ -348,6 +374,19 @@ def test_anomaly_without_labels_and_with_series_too_short(capsys, run, pumps):
     assert "could be searched" in fails(capsys, "anomaly", run, pumps[0].parent / "short.npy")
 
 
+def test_series_that_stand_still_in_train_are_scored_too(run, tmp_path):
+    values = np.zeros((300, 1))
+    values[200:203] = 4
+    np.save(tmp_path / "still.npy", values)
+    (tmp_path / "labels.csv").write_text("uri,label,start,end\nstill.npy,jump,200,203\n")
+    found = ms.anomaly(
+        run, tmp_path / "still.npy", labels=tmp_path / "labels.csv", past=20,
+        out=tmp_path / "scores.parquet",
+    )  # fmt: skip
+    assert found.problems == {}
+    assert found.scores["change from the step before"].recall == 1
+
+
 def test_hidden_steps_have_no_influence(run):
     """With the last step masked, its value does not reach the vector; without, it does."""
     encode = anomalies._hiding(ms.load(run, "series").encoder)
@@ -380,6 +419,9 @@ def test_clusters_choose_k_alike_and_take_labels_from_a_file(capsys, run, labell
     assert found["arms"]["trained"]["k"] == found["arms"]["random weights"]["k"]
     text = (tmp_path / "c.csv").read_text()
     assert ",x" in text
+    told = ms.cluster(run, labelled[0], out=tmp_path / "d.csv")
+    rows = list(csv.DictReader(told.path.read_text().splitlines()))
+    assert [int(r["cluster"]) for r in rows] == told.clusterings["trained"].assigned.tolist()
     assert "k must lie" in fails(capsys, *words, "--k", 99, code=2)
 
 
@@ -416,12 +458,27 @@ def test_check_says_what_was_done_to_irregular_times(capsys, tmp_path):
         (folder / f"{name}.csv").write_text("time,x\n" + "\n".join(lines) + "\n")
     found = said(capsys, "check", folder, "--quick")
     assert found["times"] == {
-        "laid on their grid, with absent rows missing": 1,
+        "laid on a regular grid, with absent rows missing": 1,
         "resampled to a regular grid": 1,
         "averaged where rows have one stamp": 1,
     }
     main(["check", str(folder), "--quick"])
-    assert "1 recordings resampled to a regular grid" in capsys.readouterr().out
+    assert "1 recording resampled to a regular grid" in capsys.readouterr().out
+
+
+def test_check_surveys_once_and_opens_a_table_of_many_spans_once(capsys, tmp_path, monkeypatch):
+    surveyed, opened = [], []
+    survey, layout_of = data.survey, data.layout_of
+    monkeypatch.setattr(data, "survey", lambda *a, **k: surveyed.append(1) or survey(*a, **k))
+    monkeypatch.setattr(data, "layout_of", lambda uri: opened.append(uri) or layout_of(uri))
+    rows = [f"{n * n / 10},{n}" for n in range(40)]
+    (tmp_path / "a.csv").write_text("\n".join(["time,x", *rows]))
+    np.save(tmp_path / "b.npy", np.zeros((40, 1), np.float32))
+    spans = [f"{name},{n},{n + 8}" for n in range(0, 30, 3) for name in ("a.csv,", "b.npy,a.csv")]
+    (tmp_path / "m.csv").write_text("\n".join(["uri,series_uri,start,end", *spans]))
+    found = said(capsys, "check", tmp_path / "m.csv", "--quick")
+    assert found["times"] == {"resampled to a regular grid": 20}
+    assert len(surveyed) == len(opened) == 1
 
 
 def test_groups_of_series_stay_on_one_side(tmp_path):

@@ -174,7 +174,7 @@ def test_the_time_column_is_read_as_the_table_is(tmp_path: Path) -> None:
     path.write_text("time;x\n0,0;1\n0,5;2\n1,0;3\n5,0;3\n")
     layout = layout_of(str(path))
     assert layout is not None
-    assert layout.notes == ("laid on their grid, with absent rows missing",)
+    assert layout.notes == ("laid on a regular grid, with absent rows missing",)
     path.write_text("a,a,time\n1,2,0\n3,4,1\n3,4,2\n3,4,5\n")
     twice = layout_of(str(path))
     assert twice is not None
@@ -398,3 +398,173 @@ def test_ts_header_may_use_tabs_and_ucr_begin_with_a_blank_line(tmp_path: Path) 
     assert probe_series(written(tmp_path / "a.ts", text)).labels == ("a", "b")
     probe = probe_series(written(tmp_path / "a.tsv", "\n1\t0.5\t0.6\n2\t0.7\t0.8\n"))
     assert probe.labels == ("1", "2")
+
+
+ISO = [f"2024-07-02 08:{minute:02}:00" for minute in range(12)]
+
+
+def told(
+    tmp_path: Path, content: str | bytes, name: str = "a.csv"
+) -> tuple[tuple[str, ...], float]:
+    """Names of the variables of a table, and seconds of a row."""
+    path = tmp_path / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    probe = probe_series(path)
+    return probe.columns, round(1 / probe.infos[0].rate, 6)
+
+
+def column(tmp_path: Path, number: int = 0) -> list[float]:
+    return read_series(str(tmp_path / "a.csv"))[:, number].tolist()
+
+
+def rows(*cells: str, end: str = "\n", mark: str = ",") -> str:
+    """A line a stamp; {n} in a cell is its number."""
+    lines = ([stamp, *(cell.format(n=n) for cell in cells)] for n, stamp in enumerate(ISO))
+    return "".join(mark.join(line) + end for line in lines)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\n\n"])
+def test_encodings_and_ends_of_lines(tmp_path: Path, encoding: str, end: str) -> None:
+    text = f"time;x °C{end}" + rows("{n},5", end=end, mark=";") + end
+    assert told(tmp_path, text.encode(encoding)) == (("x °C",), 60)
+    assert column(tmp_path) == [n + 0.5 for n in range(12)]
+
+
+def test_mixed_ends_of_lines(tmp_path: Path) -> None:
+    text = rows("{n}").replace("5\n", "5\r\n")
+    assert told(tmp_path, "time,x\r\n" + text) == (("x",), 60)
+    assert column(tmp_path) == [*range(12)]
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["", "end"])
+def test_a_delimiter_at_the_end_separates_nothing(tmp_path: Path, mark: str, end: str) -> None:
+    head = f"time{mark}x{mark if end else ''}\n"
+    assert told(tmp_path, head + rows("{n}", "", mark=mark)) == (("x",), 60)
+    assert column(tmp_path) == [*range(12)]
+
+
+def test_a_last_column_of_which_nothing_is_known_yet_is_one(tmp_path: Path) -> None:
+    assert told(tmp_path, "time,x,y\n" + rows("{n}", ""))[0] == ("x", "y")
+    assert told(tmp_path, "time,x,\n" + rows("{n}", "{n}"))[0] == ("x", "")
+
+
+def test_lines_above_a_table_are_passed_over(tmp_path: Path) -> None:
+    head = "Logger 12\nSerial: 3\nStart: 2024-07-02, 8:00, UTC, 7\n\n"
+    table = "time,x,y\n" + rows("{n}", "{n}.5")
+    assert told(tmp_path, head + table) == (("x", "y"), 60)
+    assert column(tmp_path, 1) == [n + 0.5 for n in range(12)]
+    assert told(tmp_path, "% made\n% by hand\n" + table) == (("x", "y"), 60)
+    assert told(tmp_path, head + table.replace("y\n", "y\n,V,A\n"))[0] == ("x", "y")
+    with pytest.raises(DataError, match="line 10 holds 'oops'"):
+        told(tmp_path, head + table.replace("4.5", "oops"))
+
+
+@pytest.mark.parametrize("late", ["3,4,5\n", "3\n", "Pump 7\n", "x,y\n1,2\nPump 7\nx,y\n1,2\n"])
+def test_rows_are_never_taken_for_lines_above_a_table(tmp_path: Path, late: str) -> None:
+    with pytest.raises(DataError, match=r"Expected 2 columns|not numeric"):
+        told(tmp_path, "x,y\n" + "1,2\n" * 9 + late + "1,2\n" * 9)
+
+
+def test_a_line_that_names_the_delimiter(tmp_path: Path) -> None:
+    assert told(tmp_path, "sep=;\ntime;x\n" + rows("{n},5", mark=";")) == (("x",), 60)
+    assert told(tmp_path, '"sep=,"\r\ntime,x\n' + rows("{n}")) == (("x",), 60)
+
+
+def test_blank_lines_around_units(tmp_path: Path) -> None:
+    for head in ("time,x\n\nms,V\n", "time,x\nms,V\n\n", "\ntime,x\n\n\nms,V\n\n\n"):
+        told(tmp_path, head + "0,1\n500,2\n1000,3\n")
+        assert column(tmp_path) == [1, 2, 3], head
+    with pytest.raises(DataError, match="line 5 holds 'oops'"):
+        told(tmp_path, "time,x\n\nms,V\n0,1\n500,oops\n")
+
+
+def test_thousands_set_apart(tmp_path: Path) -> None:
+    for cells, wanted in (
+        ('"1.234,5";"0,5";12.345.678', [1234.5, 0.5, 12345678]),
+        ("-1.234;0,5;999", [-1234, 0.5, 999]),
+        ("1'234.5;12 345.25;3", [1234.5, 12345.25, 3]),
+        ("1 234,5;0,25;3", [1234.5, 0.25, 3]),
+    ):
+        told(tmp_path, "time;x;y;z\n" + rows(*cells.split(";"), mark=";"))
+        assert [column(tmp_path, number)[0] for number in range(3)] == wanted, cells
+    told(tmp_path, "time,x,y\n" + rows('"1,2{n:02}"', '"1,234.5"').replace('"1,200"', "900"))
+    assert column(tmp_path)[:2] == [900, 1201]
+    assert column(tmp_path, 1)[0] == 1234.5
+
+
+def test_a_decimal_comma_may_come_late_or_in_one_column_alone(tmp_path: Path) -> None:
+    lines = rows("{n}", "{n}.5", mark=";").replace(";7;", ";7,5;")
+    told(tmp_path, "time;x;y\n" + lines)
+    assert column(tmp_path) == [*range(7), 7.5, *range(8, 12)]
+    assert column(tmp_path, 1) == [n + 0.5 for n in range(12)]
+
+
+def test_a_number_that_may_be_either_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="line 2 holds '1,234'"):
+        told(tmp_path, "time,x\n" + rows('"1,234"'))
+    with pytest.raises(DataError, match="line 9 holds 'oops'"):
+        told(tmp_path, "time;x\n" + rows("1.234,{n:02}", mark=";").replace("1.234,07", "oops"))
+
+
+def test_signs_of_absence(tmp_path: Path) -> None:
+    signs = ["NaN", "null", "-", "#N/A", "?", "n/a", "NULL", "nan", "--", "N/A", "#DIV/0!", "<NA>"]
+    lines = "".join(f"{stamp},{sign}\n" for stamp, sign in zip(ISO, signs, strict=True))
+    told(tmp_path, "time,x,\n" + lines.replace("\n", ",\n") + "2024-07-02 08:12:00,3,\n")
+    assert np.isnan(column(tmp_path)[:12]).all()
+    assert column(tmp_path)[12] == 3
+
+
+def test_switches_are_numbers(tmp_path: Path) -> None:
+    for off, on in (("OFF", "ON"), ("off", "on"), ("No", "Yes"), ("False", "True")):
+        lines = "".join(f"{stamp},{on if n % 3 else off}\n" for n, stamp in enumerate(ISO))
+        told(tmp_path, "time,pump\n" + lines + "2024-07-02 08:12:00,\n")
+        assert column(tmp_path)[:4] == [0, 1, 1, 0]
+        assert np.isnan(column(tmp_path)[12])
+    with pytest.raises(DataError, match="line 2 holds 'idle'"):
+        told(tmp_path, "time,pump\n" + rows("idle"))
+
+
+def test_empty_rows_at_the_end_are_none(tmp_path: Path) -> None:
+    assert told(tmp_path, "time,x,y\n" + rows("{n}", "1") + ",,\n,,\n")[1] == 60
+    assert column(tmp_path) == [*range(12)]
+    # A row that has a time is a step, and so is one of a table without times.
+    assert told(tmp_path, "time,x\n" + rows("{n}") + "2024-07-02 08:12:00,\n")[1] == 60
+    assert len(column(tmp_path)) == 13
+    told(tmp_path, "x,y\n1,2\n,\n")
+    assert len(column(tmp_path)) == 2
+
+
+def test_a_clock_may_have_any_name_and_stand_anywhere(tmp_path: Path) -> None:
+    stamps = [f"{n:02}.07.2024 08:00" for n in range(1, 10)]
+    for head, line in (("Zeit;x", "{0};{1}"), ("x;Datum/Uhrzeit", "{1};{0}")):
+        text = "".join(line.format(stamp, n) + "\n" for n, stamp in enumerate(stamps))
+        assert told(tmp_path, f"{head}\n{text}") == (("x",), 86400)
+        assert column(tmp_path) == [*range(9)]
+
+
+def test_columns_of_one_name_stay_apart(tmp_path: Path) -> None:
+    assert told(tmp_path, "time,x,x\n" + rows("{n}", "-{n}"))[0] == ("x", "x")
+    assert (column(tmp_path)[3], column(tmp_path, 1)[3]) == (3, -3)
+
+
+def test_first_rows_with_months_by_name_are_rows(tmp_path: Path) -> None:
+    for stamp in ("Jan {}", "02/Jul/{}:08:00:00", "Tue Jul  2 08:00:00 {}"):
+        text = "".join(f"{stamp.format(year)},{year}\n" for year in (2000, 2001, 2002))
+        told(tmp_path, text)
+        assert len(column(tmp_path)) == 3, stamp
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\x1f\x8b\x08\0\0", "binary data.*seems to be compressed by gzip: unpack it"),
+        (b"PK\x03\x04\x14\0\0", "workbook of a spreadsheet.*save it as CSV"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
+        (b"<!doctype html>\n<p>Sorry, no\n", "a web page"),
+    ],
+)
+def test_what_stands_in_for_a_table_is_named(tmp_path: Path, content: bytes, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        told(tmp_path, content)

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
+from media import pictures, write_video
 
 from mainspring.clips import ClipSpec, Extent, Timeline
 from mainspring.errors import DataError
@@ -42,6 +44,22 @@ def test_facts_of_series_and_their_windows(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.column("seconds"), [2, 1, 0])
     assert found.column("problem").tolist()[:2] == [None, None]
     assert found.column("problem")[2] == "It starts at 5 s, where its file has ended."
+
+
+def test_lengths_in_the_report_are_of_spans_and_not_of_their_files(tmp_path: Path) -> None:
+    rows = [f"{n / 10},{n}" for n in range(100)]
+    (tmp_path / "a.csv").write_text("\n".join(["time,x", *rows]))
+    soundfile.write(tmp_path / "a.wav", np.ones(300, np.float32), 100)
+    (tmp_path / "m.csv").write_text(
+        "uri,audio_uri,start,end\na.csv,a.wav,0,0.7\na.csv,a.wav,2,4\na.csv,a.wav,,\n"
+    )
+    streams = report(survey(open_catalogue(tmp_path / "m.csv")))["streams"]
+    series, audio = streams["series"], streams["audio"]
+    assert [series["length"][at] for at in ("min", "50%", "max")] == [7, 20, 100]
+    # The sound ends one second after the second span begins.
+    assert [audio["length"][at] for at in ("min", "50%", "max")] == [70, 100, 300]
+    assert audio["seconds"]["50%"] == pytest.approx(1)
+    assert audio["hours"] == pytest.approx((0.7 + 1 + 3) / 3600)
 
 
 def test_unusable_files_have_reasons_and_others_go_on(
@@ -129,7 +147,7 @@ def test_what_was_surveyed_is_remembered(tmp_path: Path, monkeypatch: pytest.Mon
     table(data / "b.csv", {"x": [5, 6]})
     (data / "c.csv").write_text("Dear all\nthis is, a letter\n")
     first = list(survey(open_catalogue(data), store=store))
-    with (store / "survey-3.jsonl").open("a") as file:
+    with (store / "survey-4.jsonl").open("a") as file:
         file.write('{"path": "cut sho')  # killed in mid-write
     opened: list[str] = []
     probe = facts_module.probe
@@ -228,6 +246,133 @@ def test_report_finds_what_was_planted(tmp_path: Path, monkeypatch: pytest.Monke
     assert "content" not in report(survey(open_catalogue(tmp_path)), deep=False)
 
 
+def test_a_file_of_the_same_size_that_changed_or_may_be_read_now_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, store = tmp_path / "a.csv", tmp_path / "store"
+    data.write_text("x\n1\n2\n3\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: False)
+        (closed,) = problems(data, store=store).values()
+        assert closed == "There is no permission to read the file."
+    assert survey(open_catalogue(data), store=store)[0].streams["series"].length == 3
+    before = data.stat()
+    data.write_text("x\n123\n4\n")
+    os.utime(data, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000))
+    assert data.stat().st_size == before.st_size
+    assert survey(open_catalogue(data), store=store)[0].streams["series"].length == 2
+
+
+def test_facts_are_of_the_way_with_irregular_times_that_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, store = tmp_path / "a.csv", tmp_path / "store"
+    table(data, {"time": [0, 1, 2.3, 3.5, 4.2, 9.9], "x": [1, 2, 3, 4, 5, 6]})
+    for way, channels in (("resample", 1), ("gap", 2), ("resample", 1)):
+        monkeypatch.setenv("MAINSPRING_IRREGULAR", way)
+        (found,) = survey(open_catalogue(data), store=store)
+        assert found.streams["series"].channels == channels
+
+
+def test_a_text_lasts_as_long_as_the_longest_stream(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.ones(2000, np.float32), 100)
+    np.save(tmp_path / "a.npy", np.zeros((5, 1)))
+    (tmp_path / "m.jsonl").write_text(
+        '{"uri": "a.wav", "series_uri": "a.npy", "caption": "one\\ntwo\\nthree\\nfour"}\n'
+        '{"uri": "a.wav", "series_uri": "a.npy", "end": 8, "caption": "one\\ntwo"}\n'
+    )
+    whole, span = (one.streams["text"] for one in survey(open_catalogue(tmp_path / "m.jsonl")))
+    assert (whole.seconds, whole.rate) == (20, 4 / 20)
+    assert (span.seconds, span.rate) == (8, 2 / 8)
+
+
+def test_a_sound_that_cannot_be_used_is_not_replaced_by_that_of_the_film(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", pictures(25), sound=np.ones(16_000, np.float32))
+    (tmp_path / "m.csv").write_text("uri,audio_uri\na.mp4,\na.mp4,gone.wav\n")
+    found = survey(open_catalogue(tmp_path / "m.csv"))
+    assert [set(one.streams) for one in found] == [{"video", "audio"}, {"video"}]
+    assert "left out audio of 1 recording" in found.notes[-1]
+
+
+def test_of_many_labels_the_rarer_are_counted_together(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((20, 1)))
+    lines = [f"a.npy,{n},{n + 1},{min(n, 13)}" for n in range(20)]
+    (tmp_path / "m.csv").write_text("\n".join(["uri,start,end,label", *lines]))
+    labels = report(survey(open_catalogue(tmp_path / "m.csv")), deep=False)["labels"]
+    assert (labels["13"], labels["other"], sum(labels.values())) == (7, 2, 20)
+
+
+def contents(path: Path) -> dict[str, Any]:
+    return report(survey(open_catalogue(path)))["content"]
+
+
+def test_what_moves_or_is_bright_in_part_is_neither_frozen_nor_black(tmp_path: Path) -> None:
+    moving = pictures(24)
+    moving[:16] = moving[0]
+    write_video(tmp_path / "late.mp4", moving)
+    dark = np.zeros((24, 48, 64, 3), np.uint8)
+    dark[:, :, 20:] = 200
+    write_video(tmp_path / "half.mp4", dark)
+    seen = contents(tmp_path)["video"]
+    assert (seen["sampled"], seen["black"], seen["frozen"]) == (2, 0, 1 / 2)
+    write_video(tmp_path / "night.mp4", 0 * dark)
+    assert contents(tmp_path)["video"]["black"] == pytest.approx(1 / 3)
+
+
+def test_a_long_sound_is_heard_to_its_end(tmp_path: Path) -> None:
+    sound = np.zeros(3000, np.float32)
+    soundfile.write(tmp_path / "silent.wav", sound, 100)
+    sound[2500:] = -0.5
+    soundfile.write(tmp_path / "late.wav", sound, 100)
+    assert contents(tmp_path)["audio"]["silent"] == 1 / 2
+
+
+def test_of_a_series_its_span_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mainspring.recordings.report._SERIES_ROWS", 8)
+    values = np.zeros((60, 2))
+    values[20:25, 0] = np.arange(5)
+    values[40:44] = np.nan
+    np.save(tmp_path / "a.npy", values)
+    (tmp_path / "m.csv").write_text("uri,start,end\na.npy,0,20\na.npy,20,26\na.npy,38,60\n")
+    seen = contents(tmp_path / "m.csv")["series"]
+    assert seen["sampled"] == 3
+    assert seen["constant"] == pytest.approx(2 / 3)
+    assert seen["missing"] == pytest.approx(4 / 8 / 3)
+
+
+def test_a_stream_that_ends_before_its_span_is_not_looked_at(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(5.0)[:, None])
+    soundfile.write(tmp_path / "a.wav", np.ones(2000, np.float32), 100)
+    (tmp_path / "m.csv").write_text(
+        "uri,series_uri,start,end\na.wav,a.npy,0,4\na.wav,a.npy,10,14\n"
+    )
+    found = report(survey(open_catalogue(tmp_path / "m.csv")))
+    assert found["content"]["series"] == {
+        "sampled": 1, "constant": 0, "missing": 0, "failed": [],
+    }  # fmt: skip
+    assert found["streams"]["series"]["length"]["min"] == 0
+    assert found["content"]["audio"]["sampled"] == 2
+
+
+def test_labels_and_duplicates_are_of_usable_recordings_and_samples_are_spread(
+    tmp_path: Path,
+) -> None:
+    lines = ["uri,label"]
+    for number in range(9):
+        values = np.arange(4.0) + number if number < 3 else np.full(4, number)
+        np.save(tmp_path / f"{number}.npy", values[:, None])
+        lines.append(f"{number}.npy,known")
+    for name in ("cut", "off"):
+        (tmp_path / f"{name}.npy").write_bytes(b"broken")
+        lines.append(f"{name}.npy,lost")
+    (tmp_path / "m.csv").write_text("\n".join(lines) + "\n")
+    found = report(survey(open_catalogue(tmp_path / "m.csv")), sample=3)
+    assert (found["recordings"], found["usable"], found["labels"]) == (11, 9, {"known": 9})
+    assert found["duplicates"]["surplus"] == 0
+    series = found["content"]["series"]  # the first, the middle one and the last
+    assert (series["sampled"], series["constant"]) == (3, pytest.approx(2 / 3))
+
+
 def test_report_of_nothing_usable(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_bytes(b"")
     found = report(survey(open_catalogue(tmp_path)))
@@ -280,3 +425,15 @@ def test_a_file_that_changes_during_the_survey_is_looked_at_again(
         patch.setattr(survey_module, "probe", probed)
         survey(open_catalogue(path), store=tmp_path / "s")
     assert survey(open_catalogue(path), store=tmp_path / "s")[0].streams["series"].length == 5
+
+
+def test_one_is_not_many(tmp_path: Path) -> None:
+    table(tmp_path / "a.csv", {"x": [1, 2]})
+    assert "recordings  1 in 1 file, " in render(report(survey(open_catalogue(tmp_path))))
+    table(tmp_path / "b.csv", {"x": [1, 2]})
+    text = render(report(survey(open_catalogue(tmp_path))))
+    assert "2 in 2 files, " in text
+    assert "series      2 recordings, csv (2)" in text
+    assert "1 file repeats another, such as a.csv = b.csv" in text
+    table(tmp_path / "c.csv", {"x": [1, 2]})
+    assert "2 files repeat another" in render(report(survey(open_catalogue(tmp_path))))

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from mainspring.errors import ConfigError, DataError
 from mainspring.recordings import dates
+from mainspring.recordings.daylight import unset
 from mainspring.recordings.series import layout_of, moments, probe_series, read_at, read_series
-from mainspring.recordings.timestamps import SETTING, UNKNOWN, averaged, layout, on_grid
+from mainspring.recordings.timestamps import HOLES, SET, SETTING, UNKNOWN, UNSURE, averaged, layout
 
 
 def slow_resample(values: np.ndarray, seconds: np.ndarray) -> np.ndarray:
@@ -65,7 +67,8 @@ def test_steps_of_which_none_is_usual_are_resampled() -> None:
 
 def test_nothing_is_interpolated_across_a_gap() -> None:
     seconds = np.array([0, 1, 2.2, 3.1, 20.4, 21.6, 22.5])
-    values, rate = on_grid(np.arange(7.0)[:, None], seconds, "a test")
+    found = layout(seconds, "a test")
+    values, rate = found.lay(np.arange(7.0)[:, None]), found.rate
     known = np.flatnonzero(~np.isnan(values[:, 0]))
     apart = np.abs(known[:, None] / rate - seconds)
     assert apart.min(axis=1).max() <= 0.5 / rate  # what is known was observed there
@@ -207,6 +210,16 @@ BEGIN = datetime(2020, 1, 30, 9, 59, 58)
         ("%H:%M:%S.%f", 0.1),
         ("%H:%M:%S:%f", 0.1),
         ("%I:%M:%S %p", 60),
+        ("%d.%m.%Y %H.%M.%S", 60),
+        ("%d.%m.%Y %H.%M", 60),
+        ("%m/%d/%Y %H.%M.%S", 60),
+        ("%Y-%m-%d %H.%M.%S.%f", 0.1),
+        ("%H.%M.%S", 60),
+        ("%d/%b/%Y:%H:%M:%S", 60),
+        ("[%d/%b/%Y:%H:%M:%S +0200]", 60),
+        ("%a %b %e %H:%M:%S %Y", 60),
+        ("%a %b %e %H:%M:%S CEST %Y", 60),
+        ("%Y-%b-%d %H:%M:%S", 60),
     ],
 )
 def test_times_as_people_write_them(tmp_path: Path, form: str, step: float) -> None:
@@ -227,6 +240,10 @@ def test_written_dates_are_seconds_since_1970() -> None:
     np.testing.assert_allclose(found, [exact[0] + 0.25, exact[1] + 0.5, np.nan])
     with_zone = dates.seconds(pa.array(["2020-01-30 01:30:00+01:30", "2020-01-30 00:00:01 UTC"]))
     np.testing.assert_allclose(with_zone, np.array([0, 1]) + 1580342400)
+    # Years of two digits as POSIX has them.
+    for text, year in (("30.01.68", 2068), ("30.01.69", 1969)):
+        wanted = datetime(year, 1, 30, tzinfo=UTC).timestamp()
+        assert dates.seconds(pa.array([text])) == wanted
     # Days over midnight, and hours beyond a day.
     np.testing.assert_allclose(dates.seconds(pa.array(["23:59:59", "0:00:01"])), [86399, 86401])
     np.testing.assert_allclose(dates.seconds(pa.array(["99:59:59", "100:00:01"])), [359999, 360001])
@@ -243,6 +260,11 @@ def test_written_dates_are_seconds_since_1970() -> None:
         ["13:00 PM", "13:01 PM"],
         ["2020-01-01", "02.01.2020"],
         ["30-Foo-2020", "31-Foo-2020"],
+        ["Foo 2020", "Jan 2020"],
+        ["Tue Jan 32 08:00:00 2020", "Tue Jan 31 08:00:00 2020"],
+        ["08.60.00", "08.61.00"],
+        ["10:05:75", "10:05:76"],
+        ["10:60", "10:59"],
     ],
 )
 def test_what_is_no_date_is_none(texts: list[str]) -> None:
@@ -313,3 +335,212 @@ def test_days_and_times_in_columns_of_their_own(
     assert found.infos[0].rate == pytest.approx(1 / 600)
     np.testing.assert_array_equal(read_series(str(path))[:, 0], np.arange(300))
     assert moments(str(path))[-1] == np.datetime64(BEGIN + timedelta(minutes=2990))
+
+
+@pytest.mark.parametrize("form", ["{n} {y}", "{n}-{y}", "{m}/{y}", "{y}-{m}"])
+def test_months_without_days(form: str) -> None:
+    begin = [
+        datetime(year, month, 1, tzinfo=UTC) for year in (2000, 2001) for month in range(1, 13)
+    ]
+    texts = [form.format(n=f"{t:%b}", m=f"{t:%m}", y=t.year) for t in begin]
+    np.testing.assert_array_equal(dates.seconds(pa.array(texts)), [t.timestamp() for t in begin])
+
+
+def test_what_is_written_keeps_its_moment() -> None:
+    exact = datetime(2024, 7, 2, 8, 30, 5, tzinfo=UTC).timestamp()
+    for text in (
+        "02.07.2024 08.30.05", "[02/Jul/2024:10:30:05 +0200]", "Tue Jul  2 08:30:05 2024",
+        "Tue Jul 2 08:30:05 UTC 2024", "2024-Jul-02 08:30:05", "2024-07-02 08.30.05",
+    ):  # fmt: skip
+        assert dates.seconds(pa.array([text])) == exact, text
+
+
+def read(texts: list[str]) -> dates.Stamps:
+    found = dates.stamps(pa.array(texts))
+    assert found is not None
+    return found
+
+
+def days(stamps: dates.Stamps) -> list[str]:
+    return stamps.seconds.astype(np.int64).astype("datetime64[s]").astype(str).tolist()
+
+
+@pytest.mark.parametrize(
+    ("form", "first"),
+    [
+        ("07/{:02}/2024", "2024-07-02T00:00:00"),  # not the seventh of nine months
+        ("{:02}/07/2024", "2024-07-02T00:00:00"),
+        ("24-01-{:02}", "2024-01-02T00:00:00"),  # not the 24th of January of nine years
+        ("{:02}.07.24", "2024-07-02T00:00:00"),
+    ],
+)
+def test_a_few_days_are_no_months(form: str, first: str) -> None:
+    found = read([form.format(day) for day in range(2, 11)])
+    assert days(found)[0] == first
+    np.testing.assert_array_equal(np.diff(found.seconds), 86400)
+    assert not found.unsure
+
+
+def test_the_first_of_months_may_be_days_of_january() -> None:
+    found = read([f"01/{number:02}/2024" for number in range(1, 13)])
+    assert days(found)[1] == "2024-02-01T00:00:00"
+    assert found.unsure
+    assert read([f"07/02/2024 {hour:02}:00" for hour in range(5)]).unsure
+    # Points come after days, and thirteen days are no months.
+    assert not read([f"01.{number:02}.2024" for number in range(1, 13)]).unsure
+    assert not read([f"01/{number:02}/2024" for number in range(1, 14)]).unsure
+    assert not read(["2024-01-02", "2024-01-03"]).unsure
+    # Months that go on for years are even, days of each January are not.
+    years = [f"07/{month:02}/{year}" for year in (2020, 2021) for month in range(1, 13)]
+    assert days(read(years))[1] == "2020-02-07T00:00:00"
+    assert not read(years).unsure
+
+
+def test_days_that_may_be_months_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("date,x\n" + "".join(f"01/{day:02}/2024,{day}\n" for day in range(1, 11)))
+    found = layout_of(str(path))
+    assert found is not None
+    assert found.notes == (UNSURE,)
+
+
+ZONES = {
+    "Europe/Berlin": ("2024-03-31", "2024-10-27"),
+    "Europe/London": ("2024-03-31", "2024-10-27"),
+    "America/New_York": ("2024-03-10", "2024-11-03"),
+    "Australia/Sydney": ("2024-10-06", "2024-04-07"),
+}
+
+
+@pytest.mark.parametrize("zone", list(ZONES))
+@pytest.mark.parametrize("step", [60, 600, 900, 3600])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_local_times_go_on_where_clocks_are_set(
+    tmp_path: Path, zone: str, step: int, backwards: bool
+) -> None:
+    for day in ZONES[zone]:
+        begin = datetime.fromisoformat(f"{day} 00:30").replace(tzinfo=ZoneInfo(zone))
+        count = 4 * 3600 // step + 4
+        moments = [begin.timestamp() + step * row for row in range(count)]
+        local = [datetime.fromtimestamp(one, ZoneInfo(zone)) for one in moments]
+        lines = [f"{one:%Y-%m-%d %H:%M:%S},{row}\n" for row, one in enumerate(local)]
+        path = tmp_path / "a.csv"
+        path.write_text("time,x\n" + "".join(lines[::-1] if backwards else lines))
+        np.testing.assert_array_equal(read_series(str(path))[:, 0], np.arange(count))
+        found = layout_of(str(path))
+        assert found is not None
+        assert found.rate == pytest.approx(1 / step)
+        assert found.notes == (SET,)
+        german = [f"{one:%d.%m.%Y %H:%M:%S};{row}\n" for row, one in enumerate(local)]
+        path.write_text("time;x\n" + "".join(german))
+        np.testing.assert_array_equal(read_series(str(path))[:, 0], np.arange(count))
+
+
+def test_a_calendar_keeps_the_hours_that_were_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    hours = [f"2024-10-27 0{hour}:00:00" for hour in (0, 1, 2, 2, 3, 4)]
+    path.write_text("time,x\n" + "".join(f"{hour},1\n" for hour in hours))
+    assert moments(str(path)).astype(str).tolist() == [hour.replace(" ", "T") for hour in hours]
+
+
+@pytest.mark.parametrize(
+    "hours",
+    [
+        ["2024-10-26T01", "2024-10-26T02", "2024-10-26T02", "2024-10-26T03"],  # a Saturday
+        ["2024-10-20T01", "2024-10-20T02", "2024-10-20T02", "2024-10-20T03"],  # a week early
+        ["2024-10-27T11", "2024-10-27T12", "2024-10-27T12", "2024-10-27T13"],  # at noon
+        ["2024-03-31T10", "2024-03-31T11", "2024-03-31T13", "2024-03-31T14"],
+        ["2024-03-31T00", "2024-03-31T01", "2024-03-31T04", "2024-03-31T05"],  # two hours
+        ["2024-03-24T00", "2024-03-24T01", "2024-03-24T03", "2024-03-24T04"],
+        ["2024-10-27T00", "2024-10-27T01", "2024-10-27T03", "2024-10-27T04"],  # the other way
+        ["2024-03-31T01", "2024-03-31T02", "2024-03-31T02", "2024-03-31T03"],
+    ],
+)
+def test_other_hours_that_are_absent_or_twice_are_no_set_clocks(hours: list[str]) -> None:
+    stamps = np.array(hours, dtype="datetime64[s]").astype(np.float64)
+    assert unset(stamps) is None
+
+
+def test_times_with_a_zone_are_left_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    for zone in ("Z", "+00:00"):
+        lines = [f"31.03.2024 0{hour}:00{zone},{hour}\n" for hour in (0, 1, 3, 4)]
+        path.write_text("time,x\n" + "".join(lines))
+        np.testing.assert_array_equal(read_series(str(path))[:, 0], [0, 1, np.nan, 3, 4])
+        path.write_text("time,x\n" + "".join(lines).replace("31.03.2024 ", "2024-03-31T"))
+        np.testing.assert_array_equal(read_series(str(path))[:, 0], [0, 1, np.nan, 3, 4])
+
+
+def test_a_clock_is_unset_over_years() -> None:
+    zone = ZoneInfo("Europe/Berlin")
+    utc = np.arange(1_600_000_000 // 3600 * 3600, 1_700_000_000, 3600)
+    apart = [datetime.fromtimestamp(one, zone).utcoffset().total_seconds() for one in utc]  # type: ignore[union-attr]
+    found = unset((utc + np.array(apart)).astype(np.float64))
+    assert found is not None
+    np.testing.assert_array_equal(np.diff(found), 3600)
+
+
+@pytest.mark.parametrize(
+    ("head", "step", "seconds"),
+    [
+        ("time_us", 10_000, 0.01), ("Time (us)", 10_000, 0.01), ("Time [µs]", 10_000, 0.01),
+        ("time_ns", 1000, 1e-6), ("time_ms", 10, 0.01), ("Elapsed Time (s)", 2, 2),
+        ("time_min", 5, 300), ("Time (h)", 1, 3600), ("day", 1, 86400), ("week", 1, 604800),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("begin", [0, 2 * 10**8])
+def test_a_unit_in_the_name_counts(
+    tmp_path: Path, head: str, step: int, seconds: float, begin: int
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"{head},x\n" + "".join(f"{begin + row * step},{row}\n" for row in range(9)))
+    assert probe_series(path).columns == ("x",)
+    assert 1 / probe_series(path).infos[0].rate == pytest.approx(seconds)
+
+
+def test_unix_stamps_in_every_unit(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    for unit in (1, 10**3, 10**6, 10**9):
+        stamps = [1_719_907_200 * unit + row * unit // 4 for row in range(40)]
+        path.write_text("x,timestamp\n" + "".join(f"{n},{t}\n" for n, t in enumerate(stamps)))
+        assert probe_series(path).columns == ("x",)
+        # Whole seconds are those of four rows each.
+        wanted = 1.0 if unit == 1 else 4.0
+        assert probe_series(path).infos[0].rate == pytest.approx(wanted)
+
+
+def test_days_as_spreadsheets_count_them(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("date,x\n" + "".join(f"{45475 + row / 24:.6f},{row}\n" for row in range(9)))
+    assert probe_series(path).infos[0].rate == pytest.approx(1 / 3600, rel=1e-5)
+
+
+def test_row_numbers_beside_a_clock_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    for head, stamp in (
+        (",date", "2024-07-02 08:{:02}:00"), ("index,timestamp", "17199072{:02}000"),
+        ("Unnamed: 0,Date,Time", "2024-07-02,08:{:02}:00"), (",time", "{}.0"),
+    ):  # fmt: skip
+        lines = [f"{row},{stamp.format(row)},{row}.5\n" for row in range(9)]
+        path.write_text(f"{head},x\n" + "".join(lines))
+        assert probe_series(path).columns == ("x",), head
+        step = 60 if "08" in stamp else 1
+        assert probe_series(path).infos[0].rate == pytest.approx(1 / step)
+
+
+def test_dates_below_no_name_are_a_clock_for_check_too(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("".join(f"2024-07-02 0{hour}:00:00,{hour}\n" for hour in (1, 2, 3, 6)))
+    found = layout_of(str(path))
+    assert found is not None
+    assert found.notes == (HOLES,)
+    assert moments(str(path))[0] == np.datetime64("2024-07-02T01:00:00")
+
+
+def test_a_short_table_in_which_an_hour_comes_twice_is_still_of_dates() -> None:
+    texts = [f"27.10.2024 02:{minute}" for minute in (0, 30)]
+    texts = ["27.10.2024 01:30", "27.10.2024 02:00", "27.10.2024 02:30", *texts]
+    texts = [text.replace(":0", ":00") if text.endswith(":0") else text for text in texts]
+    found = dates.seconds(pa.array(texts))
+    assert found is not None
+    np.testing.assert_array_equal(np.diff(found), [1800, 1800, -1800, 1800])

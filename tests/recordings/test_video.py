@@ -373,3 +373,41 @@ def test_a_film_ends_with_its_last_frame(tmp_path: Path, name: str) -> None:
         there = len(decode_all(path, 16)[0])
         assert there < 80
         assert probe_media(str(path))["video"].seconds == pytest.approx(there / RATE, abs=0.2)
+
+
+def test_a_cut_flv_is_as_long_as_what_is_left(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (50, 48, 64, 3), dtype=np.uint8)
+    path = write_video(tmp_path / "v.flv", frames, codec="flv1")
+    assert probe_media(str(path))["video"].length == 50
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    left = probe_media(str(path))["video"]
+    assert 10 <= left.length <= 40
+    assert left.seconds == pytest.approx(left.length / 25, abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a.mp3", "a.mp4", "a.wav", "a.avi"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"Dear all, this is a letter.\nYours" * 9, "text that begins with 'Dear all, this"),
+        (b"\n<!DOCTYPE html><html>404 Not Found</html>", "a web page.*download it again"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer.*git lfs pull"),
+        (b"\x1f\x8b\x08\0" + bytes(range(256)), "compressed by gzip: unpack"),
+        (b"%PDF-1.4\n\x80\x81\xff\0", "a PDF"),
+    ],
+)
+def test_what_has_a_wrong_name_is_called_what_it_seems(
+    tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"it seems to be {words}"):
+        probe_media(str(path))
+
+
+def test_a_broken_file_is_not_said_to_have_a_wrong_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"\xff" * 100)
+    with pytest.raises(DataError) as caught:
+        probe_media(str(path))
+    assert "seems" not in str(caught.value)

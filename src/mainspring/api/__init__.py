@@ -11,7 +11,7 @@ hits = ms.search("runs/first", "videos/a.mp4@2.0-4.0")
 from mainspring.api.anomalies import anomaly
 from mainspring.api.classes import classify
 from mainspring.api.clusters import cluster
-from mainspring.api.data import catalogue, check, counter, times
+from mainspring.api.data import catalogue, check, counter
 from mainspring.api.forecasts import forecast
 from mainspring.api.in_step import sync
 from mainspring.api.labels import Probed, probe
@@ -36,5 +36,4 @@ __all__ = [
     "reader_for",
     "search",
     "sync",
-    "times",
 ]

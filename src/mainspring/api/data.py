@@ -62,11 +62,12 @@ def check(
     """What is there, what is broken, and what training would cost, measured by a few steps.
 
     Returns:
-        The survey's report, with "cost"; where training could not start, it is None and
-        "cost_problem" says why.
+        The survey's report, with "times" (for how many recordings what was done to rows that are
+        not at equal distances in time) and "cost"; where training could not start, "cost" is None
+        and "cost_problem" says why.
     """
     found = catalogue(data, log)
-    result = survey_report(found) | {"pretext": pretext}
+    result = survey_report(found) | {"pretext": pretext, "times": _times(found.usable())}
     if not cost:
         return result
     try:
@@ -97,13 +98,14 @@ def counter(log: Log | None, doing: str) -> Callable[[int, int], None]:
     return told
 
 
-def times(data: Any, log: Log | None = None) -> dict[str, int]:
+def _times(good: Catalogue) -> dict[str, int]:
     """For how many recordings what was done to rows that are not at equal distances in time; the
-    notes of `mainspring.recordings.timestamps`. Every table is opened."""
-    uris = catalogue(data, log).usable().column("uri")
+    notes of `mainspring.recordings.timestamps`. Every table is opened, once."""
+    apart = good.column("series.uri")
+    uris = np.where(apart.astype(bool), apart, good.column("uri"))
     counts: Counter[str] = Counter()
-    for uri in uris:
+    for uri, count in Counter(uris[np.isfinite(good.column("series.length"))]).items():
         if uri.lower().endswith((".csv", ".tsv", ".parquet", ".pq")):
-            found = layout_of(uri)
-            counts.update(() if found is None else found.notes)
+            layout = layout_of(uri)
+            counts.update(dict.fromkeys(layout.notes, count) if layout is not None else ())
     return dict(counts.most_common())

@@ -50,7 +50,6 @@ def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
         batch=flags.batch,
         **settings(extra),
     )
-    report["times"] = api.times(flags.data) if "series" in report["streams"] else {}
     text = "\n".join([render(report), *_times(report), *_cost(report)])
     if not report["usable"]:
         print(json.dumps(report, default=plain) if flags.json else text)
@@ -60,9 +59,10 @@ def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
 
 def _times(report: dict[str, Any]) -> list[str]:
     """What was done to irregular time stamps, in words."""
+    from mainspring.recordings.recording import many
     from mainspring.recordings.timestamps import RESAMPLED, SETTING
 
-    said = [f"{count} recordings {note}" for note, count in report["times"].items()]
+    said = [f"{many(count, 'recording')} {note}" for note, count in report["times"].items()]
     if RESAMPLED in report["times"]:
         said.append(f"   {SETTING}=gap keeps their rows and gives the gaps as a channel instead")
     return [f"{'' if at else 'times':12}{text}" for at, text in enumerate(said)]
@@ -77,10 +77,12 @@ def _cost(report: dict[str, Any]) -> list[str]:
             if "cost_problem" in report
             else []
         )
+    from mainspring.recordings.recording import many
+
     minutes = cost["minutes"]
     lines = [
-        f"Training {report['pretext']} here: {cost['steps']} steps of {cost['step_seconds']:.2f} "
-        f"s, about {minutes:.0f} min"
+        f"Training {report['pretext']} here: {many(cost['steps'], 'step')} of "
+        f"{cost['step_seconds']:.2f} s, about {minutes:.0f} min"
         + (f" ({minutes / 60:.1f} h)" if minutes >= 120 else "")
         + f"; {cost['parameters'] / 1e6:.2f} M weights, {cost['memory_gb']:.1f} GB of memory"
         + (f", {cost['device_gb']:.1f} GB on the device" if cost["device_gb"] else "")

@@ -195,10 +195,12 @@ class Catalogue:
         return stamp.hexdigest()
 
     def save(self, path: str | Path) -> None:
-        """Writes the catalogue as Parquet, which table tools open and which is a manifest too."""
+        """Writes the catalogue as Parquet, which table tools open and which is a manifest too. Its
+        paths are absolute, so that it can be read from any folder."""
         target = Path(path)
+        here = self.replaced(self._anchored())
         draft = target.with_name(f".{target.name}.{os.getpid()}")
-        pyarrow.parquet.write_table(self._described(), draft)
+        pyarrow.parquet.write_table(here._described(), draft)
         draft.replace(target)
 
     @classmethod
@@ -250,9 +252,38 @@ class Catalogue:
         fresh = [note for note in notes if note not in self.notes]
         return Catalogue(self.table, self.streams, [*self.notes, *fresh], self._temporary)
 
+    def _anchored(self) -> pa.Table:
+        """The table with paths that do not depend on the working folder."""
+        table = self.table
+        for at, field in enumerate(table.schema):
+            column = self._chunks[field.name]
+            if field.name in ("uri", *manifest.COMPANIONS.values()):
+                anchored = _absolute(column)
+            elif field.name in STREAMS:
+                parts = [
+                    _absolute(part) if name.name == "uri" else part
+                    for name, part in zip(FACTS, column.flatten(), strict=True)
+                ]
+                anchored = pa.StructArray.from_arrays(
+                    parts, fields=list(FACTS), mask=column.is_null()
+                )
+            else:
+                continue
+            table = table.set_column(at, field, anchored)
+        return table
+
     def _described(self) -> pa.Table:
         about = json.dumps({"streams": self.streams, "notes": self.notes})
         return self.table.replace_schema_metadata({_METADATA: about.encode()})
+
+
+def _absolute(uris: pa.Array) -> pa.Array:
+    """Paths from the root; what is empty, absent or a network address stays."""
+    here = os.getcwd()
+    anchored = [
+        os.path.join(here, uri) if uri and "://" not in uri else uri for uri in uris.to_pylist()
+    ]
+    return pa.array(anchored, pa.large_string())
 
 
 def _single(column: pa.ChunkedArray) -> pa.Array:

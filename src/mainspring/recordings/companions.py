@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from mainspring.recordings.facts import FileFacts
-from mainspring.recordings.recording import StreamInfo
+from mainspring.recordings.recording import StreamInfo, many
 from mainspring.recordings.series_file import split_uri
 
 _EXAMPLES = 3
@@ -80,7 +80,7 @@ def notes(failures: Iterable[Failure]) -> list[str]:
         uris[failure.stream, failure.reason].append(failure.uri)
     sentences = []
     for (stream, reason), who in uris.items():
-        count = f"{len(who)} recording{'s' if len(who) != 1 else ''}"
+        count = many(len(who), "recording")
         distinct = [*dict.fromkeys(who)]
         named = ", ".join(distinct[:_EXAMPLES]) + (", ..." if len(distinct) > _EXAMPLES else "")
         sentences.append(f"left out {stream} of {count} ({named}): {reason}")

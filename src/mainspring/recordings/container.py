@@ -18,16 +18,19 @@ from av.container import InputContainer
 from av.stream import Disposition, Stream
 
 from mainspring.errors import DataError
+from mainspring.recordings.seems import HEAD_BYTES, is_text, seems
 
 av.logging.set_level(None)
 
 # Demuxers that draw text files as pictures.
 TEXT_ART = {"tty", "ansi", "bin", "xbin", "adf", "idf"}
-HEAD_BYTES = 4096
+# How files begin that are what their name says, only broken.
+BROKEN = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"\x1a\x45\xdf\xa3", b"\xff\xd8\xff", b"\x89PNG")
 # Identifiers of the two elements that a Matroska file is made of.
 EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
-# Demuxers that guess how long a file lasts: from its bit rate, or from packets before its last.
-GUESSING = {"aac", "mpeg"}
+# Demuxers that guess how long a file lasts: from its bit rate, from packets before its last, or
+# from a header that a file which was cut short still has.
+GUESSING = {"aac", "flv", "mpeg"}
 # Seconds from which on a file's clock begins late enough to doubt whether the end that a container
 # states for all its streams counts from there: Matroska's counts from 0.
 LATE_SECONDS = 0.1
@@ -53,7 +56,7 @@ def opened(path: str) -> Iterator[InputContainer]:
     try:
         with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
             if container.format.name in TEXT_ART:
-                raise DataError(f"{path} holds text, not video or sound.")
+                raise DataError(mistaken(path) or f"{path} holds text, not video or sound.")
             yield container
     except av.FFmpegError as error:
         raise DataError(reason(path, error)) from error
@@ -140,21 +143,20 @@ def reason(path: str, error: Exception) -> str:
                 f"{path} is a cut-off MP4: its index (moov) is missing, so nothing in it can be "
                 "found. It was not copied or written to its end; copy it again."
             )
-    if is_text(head):
-        return f"{path} holds text, not video or sound; its name is wrong."
     detail = getattr(error, "strerror", None) or str(error)
-    return f"{path} cannot be read as video or sound: {detail}."
+    return mistaken(path) or f"{path} cannot be read as video or sound: {detail}."
 
 
-def is_text(head: bytes) -> bool:
-    """Whether a file's first bytes are plain text."""
-    if b"\x00" in head:
-        return False
-    try:
-        head.decode()
-    except UnicodeDecodeError as error:
-        return error.start > len(head) - 4 and error.start > 0
-    return True
+def mistaken(path: str) -> str | None:
+    """What a file is that is no video or sound, in a sentence; None if its first bytes do not tell
+    that."""
+    with open(path, "rb") as file:
+        head = file.read(HEAD_BYTES)
+    what = None if head.startswith(BROKEN) or head[4:8] == b"ftyp" else seems(head)
+    if what is None:
+        return None
+    holds = "holds text, not video or sound" if is_text(head) else "is no video or sound"
+    return f"{path} {holds}: it seems to be {what}."
 
 
 def _has_index(path: str) -> bool:

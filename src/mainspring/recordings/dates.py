@@ -3,11 +3,15 @@
     seconds(pa.array(["30.01.2020 09:59:58.5", "30.01.2020 09:59:59.0"]))
 
 What is understood beside ISO 8601, which pyarrow reads by itself: days before months or after them,
-months by name, years of two digits, dates without separators, fractions of a second, AM and PM,
-zones as an offset, and times of day or elapsed times without a date.
+months by name, years of two digits or none of a day, dates without separators, as C and web servers
+write them, times with points, fractions of a second, AM and PM, zones as an offset, and times of
+day or elapsed times without a date.
 """
 
 from __future__ import annotations
+
+import re
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,12 +22,15 @@ _TIME = (
     r"(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,:](?P<part>\d{1,9}))?)?"
     r"(?:\s*(?P<half>[AaPp])\.?[Mm]\.?)?"
 )
-_ZONE = r"(?:\s*(?:Z|UTC|GMT|(?P<zone>[+-]\d\d:?\d\d)))?"
+_SECOND = r"\.(?P<second>\d\d)(?:[.,](?P<part>\d{1,9}))?"
+_POINTED = r"(?P<hour>\d{1,2})\.(?P<minute>\d\d)"
+_ZONE = r"(?:\s*(?:(?P<utc>Z|UTC|GMT)|(?P<zone>[+-]\d\d:?\d\d)))?"
 _AFTER = rf"(?:[T ,;_-]+{_TIME})?{_ZONE}"
 _DAY = r"(?P<day>\d{1,2})"
 _MONTH = r"(?P<month>\d{1,2})"
 _YEAR = r"(?P<year>\d{4}|\d\d)"
 _NAME = r"(?P<name>[A-Za-z]{3})[a-z]*"
+_NAMED = r"(?:\s+(?:(?P<utc>UTC|GMT)|[A-Z]{3,5}))"
 _WEEKDAY = r"(?:[A-Za-z]{3,9},?\s+)?"
 
 _COMPACT = (
@@ -39,9 +46,18 @@ _WAYS = tuple(
         rf"(?P<year>\d\d)[-/.]{_MONTH}[-/.]{_DAY}{_AFTER}",
         rf"{_WEEKDAY}{_DAY}[-/. ]{_NAME}[-/., ]+{_YEAR}{_AFTER}",
         rf"{_WEEKDAY}{_NAME}\.?[- ]{_DAY},?[- ]+(?P<year>\d{{4}}){_AFTER}",
+        rf"(?P<year>\d{{4}})[-/ ]{_NAME}[-/ ]{_DAY}{_AFTER}",
+        rf"\[?{_DAY}/{_NAME}/(?P<year>\d{{4}}):{_TIME}{_ZONE}\]?",
+        rf"{_WEEKDAY}{_NAME}\s+{_DAY}\s+{_TIME}{_NAMED}?\s+(?P<year>\d{{4}})",
+        rf"(?P<year>\d{{4}})[-/.]{_MONTH}[-/.]{_DAY}[T ,;_-]+{_POINTED}(?:{_SECOND})?{_ZONE}",
+        rf"{_DAY}[-/.]{_MONTH}[-/.]{_YEAR}[T ,;_-]+{_POINTED}(?:{_SECOND})?{_ZONE}",
+        rf"{_MONTH}[-/.]{_DAY}[-/.]{_YEAR}[T ,;_-]+{_POINTED}(?:{_SECOND})?{_ZONE}",
         r"(?P<year>\d{4})[-/](?P<month>\d{1,2})",
+        r"(?P<month>\d{1,2})[-/](?P<year>\d{4})",
+        rf"{_NAME}\.?[-/ ,]+(?P<year>\d{{4}})",
         _COMPACT,
         _TIME,
+        _POINTED + _SECOND,
         r"(?P<hour>\d{1,4}):(?P<minute>\d\d):(?P<second>\d\d)(?:[.,](?P<part>\d{1,9}))?",
         r"(?P<minute>\d{1,4}):(?P<second>\d\d)[.,](?P<part>\d{1,9})",
     )
@@ -50,6 +66,11 @@ _MONTHS = np.array(
     ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 )
 
+# Points separate days before months, wherever it is that people write them.
+_DAYS_FIRST = re.compile(r"\s*\d{1,2}\.")
+_HOUR = 3600.0
+_LOOKED_AT = 20  # rows that a way has to read before it is asked to read all
+
 LEAST_RISING = 0.95
 """Share of steps that must not fall in a clock out of order."""
 
@@ -57,32 +78,65 @@ DATED = 365 * 86400.0
 """Seconds from which on they tell the day, and not only the time."""
 
 
-def seconds(column: pa.ChunkedArray | pa.Array) -> Float64[np.ndarray, "row"] | None:
-    """Seconds since 1970 where the text has dates, otherwise since midnight or the start.
+class Stamps(NamedTuple):
+    """Times that were written.
+
+    Attributes:
+        seconds: Since 1970 where the text has dates, otherwise since midnight or the start; NaN
+            where there is no text.
+        local: Whether they are dates without a zone, so that their clock may change to summer time.
+        unsure: Whether days and months could as well be the other way round.
+    """
+
+    seconds: Float64[np.ndarray, "row"]
+    local: bool
+    unsure: bool
+
+
+def stamps(column: pa.ChunkedArray | pa.Array) -> Stamps | None:
+    """What the text says; None if the rows are not all times written in one way.
 
     Where days and months can be either, the one that never goes back in time; of both, the one
-    whose steps are evener, then days first. A time of day less than the one before it is of the
-    next day.
-
-    Returns:
-        A number a row, NaN where there is no text; None if the rows are not all times written in
-        one way.
+    whose steps are evener, then the one that is not the same day, other than the first, of one
+    month or year after the other, then days first. A time of day less than the one before it is of
+    the next day.
     """
-    best, most = None, (0.0, 0.0)
+    found: list[Stamps] = []
+    most = (0.0, 0.0)
+    head = column.drop_null().slice(0, _LOOKED_AT)
     for way in _WAYS:
-        found = _read(column, way)
-        if found is None:
+        read = _read(column, way) if _read(head, way) is not None else None
+        if read is None:
             continue
-        step = np.diff(found[~np.isnan(found)])
+        step = np.diff(read.seconds[~np.isnan(read.seconds)])
         # Days taken for months go back and forth more often than rows out of order do.
         steady = np.all(step >= 0) or np.all(step <= 0)
-        rising = 1.0 if steady else float(np.mean(step >= 0))
+        # A clock falls by an hour where summer ends.
+        rising = 1.0 if steady else float(np.mean(step >= (-_HOUR if read.local else 0)))
         order = (rising, _evenness(step))
-        if rising >= LEAST_RISING and order > most:
-            best, most = found, order
-        if most == (1.0, 1.0):
-            break
-    return best
+        if rising >= LEAST_RISING and order >= most:
+            found = [*found, read] if order == most else [read]
+            most = order
+    likely = [read for read in found if not _one_day_of_each(read.seconds)] or found
+    if not likely:
+        return None
+    best = likely[0]
+    others = [read for read in likely if not np.array_equal(best.seconds, read.seconds, True)]
+    return best._replace(unsure=bool(others) and not _DAYS_FIRST.match(head[0].as_py()))
+
+
+def seconds(column: pa.ChunkedArray | pa.Array) -> Float64[np.ndarray, "row"] | None:
+    """The seconds of `stamps`; None if the rows are not all times written in one way."""
+    found = stamps(column)
+    return None if found is None else found.seconds
+
+
+def _one_day_of_each(seconds: Float64[np.ndarray, "row"]) -> bool:
+    """Whether dates are of several months, all on the same day of it, and that not the first."""
+    days = np.unique(seconds[~np.isnan(seconds)] // 86400).astype("datetime64[D]")
+    months = days.astype("datetime64[M]")
+    numbers = set((days - months).astype(int).tolist())
+    return len(numbers) == 1 and numbers != {0} and len(set(months.tolist())) > 1
 
 
 def _evenness(step: Float64[np.ndarray, "pair"]) -> float:
@@ -104,10 +158,11 @@ def compact(numbers: Float64[np.ndarray, "row"]) -> Float64[np.ndarray, "row"] |
     years = np.array([text[:4] for text in digits]).astype(int)
     if len(set(map(len, digits))) > 1 or years.min() < 1900 or years.max() > 2100:
         return None
-    return _read(pa.array(digits), rf"^{_COMPACT}$")
+    read = _read(pa.array(digits), rf"^{_COMPACT}$")
+    return None if read is None else read.seconds
 
 
-def _read(column: pa.ChunkedArray | pa.Array, way: str) -> Float64[np.ndarray, "row"] | None:
+def _read(column: pa.ChunkedArray | pa.Array, way: str) -> Stamps | None:
     """The rows as one way has them written; None if some row is not."""
     parts = pc.extract_regex(column, way)
     if isinstance(parts, pa.ChunkedArray):
@@ -125,7 +180,10 @@ def _read(column: pa.ChunkedArray | pa.Array, way: str) -> Float64[np.ndarray, "
         found += 86400.0 * np.cumsum(np.diff(found, prepend=found[:1]) < -43200)
     out = np.full(len(column), np.nan)
     out[given] = found
-    return out
+    zoned = any(
+        pc.any(pc.not_equal(texts[name], "")).as_py() for name in ("utc", "zone") if name in texts
+    )
+    return Stamps(out, "year" in texts and not zoned, False)
 
 
 def _number(texts: dict[str, pa.Array]) -> Float64[np.ndarray, "row"] | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from mainspring.errors import DataError
 from mainspring.recordings import series, series_file
 from mainspring.recordings.manifest import is_manifest
+from mainspring.recordings.recording import many
 
 _VIDEO = (
     ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .m2v .mts .m2ts .vob .flv .f4v .wmv .asf .3gp .3g2 "
@@ -170,8 +171,8 @@ def neighbours(path: str) -> str:
     folders = sum(entry.is_dir() for entry in entries)
     files = counted_kinds(entry.name for entry in entries if not entry.is_dir()) or "no files"
     return (
-        f"The nearest folder that exists, {here or os.getcwd()}, holds {files} and {folders} "
-        f"folders.{hint}"
+        f"The nearest folder that exists, {here or os.getcwd()}, holds {files} and "
+        f"{many(folders, 'folder')}.{hint}"
     )
 
 
@@ -249,4 +250,4 @@ def counted_kinds(paths: Iterable[str]) -> str:
 
 
 def _counted(paths: list[str]) -> str:
-    return f"{len(paths)} file{'s' if len(paths) != 1 else ''} ({counted_kinds(paths)})"
+    return f"{many(len(paths), 'file')} ({counted_kinds(paths)})"

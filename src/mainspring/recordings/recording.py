@@ -85,3 +85,12 @@ class Recording:
         if info is not None:
             return info.uri or self.uri
         return self.companions.get(stream, self.uri)
+
+
+def many(count: int, noun: str) -> str:
+    """A number of things.
+
+    >>> many(1, "file"), many(2, "file")
+    ('1 file', '2 files')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from mainspring.clips import NOTHING, ClipSpec
+from mainspring.clips import ClipSpec
 from mainspring.errors import DataError
 from mainspring.recordings.catalogue_table import Catalogue
-from mainspring.recordings.recording import STREAMS, Recording
+from mainspring.recordings.recording import STREAMS, Recording, many
 from mainspring.recordings.series import read_series
 from mainspring.recordings.series_file import split_uri
 
@@ -76,10 +76,13 @@ def _stream(catalogue: Catalogue, stream: str) -> dict[str, Any] | None:
         name: catalogue.column(f"{stream}.{name}")[there]
         for name in ("rate", "seconds", "width", "height", "channels", "codec")
     }
+    seconds = _seconds(catalogue, stream)[there]
+    whole = seconds == facts["seconds"]
+    within = np.where(whole, lengths[there], np.floor(seconds * facts["rate"] + 1e-6))
     result: dict[str, Any] = {
         "recordings": int(there.sum()),
         "codecs": _top(facts["codec"]),
-        "length": _quantiles(lengths[there]),
+        "length": _quantiles(within),
     }
     if stream != "text":
         result["rates"] = _top(f"{rate:.6g}" for rate in facts["rate"])
@@ -90,10 +93,15 @@ def _stream(catalogue: Catalogue, stream: str) -> dict[str, Any] | None:
     if stream in ("audio", "series"):
         result["channels"] = _top(f"{count:.0f}" for count in facts["channels"])
     if stream in ("video", "audio"):
-        seconds = catalogue.seconds()[there]
-        within = np.fmin(facts["seconds"], np.where(np.isnan(seconds), np.inf, seconds))
-        result |= {"seconds": _quantiles(within), "hours": float(within.sum() / 3600)}
+        result |= {"seconds": _quantiles(seconds), "hours": float(seconds.sum() / 3600)}
     return result
+
+
+def _seconds(catalogue: Catalogue, stream: str) -> np.ndarray:
+    """How long a stream lasts within each recording's span; NaN where it is not there."""
+    stop = np.fmin(catalogue.column(f"{stream}.seconds"), catalogue.column("end"))
+    there = np.isfinite(catalogue.column(f"{stream}.seconds"))
+    return np.where(there, np.maximum(stop - catalogue.column("start"), 0.0), np.nan)
 
 
 def _top(values: Iterable[str], most: int = 12) -> dict[str, int]:
@@ -142,7 +150,7 @@ def _content(catalogue: Catalogue, sample: int) -> dict[str, Any]:
     looks = {"video": _look_at_video, "audio": _listen, "series": _look_at_series}
     result: dict[str, Any] = {}
     for stream, look in looks.items():
-        rows = np.flatnonzero(np.isfinite(catalogue.column(f"{stream}.length")))
+        rows = np.flatnonzero(_seconds(catalogue, stream) > 0)
         if not len(rows):
             continue
         chosen = rows[np.linspace(0, len(rows) - 1, min(sample, len(rows))).astype(np.int64)]
@@ -185,7 +193,6 @@ def _listen(recording: Recording) -> dict[str, float]:
     else:
         starts = np.linspace(0, extent.length - second, _EXCERPTS).astype(np.int64)
         places = starts[:, None] + np.arange(second)
-    places = np.where(places < extent.length, places, NOTHING)
     samples = reader.read(recording, {"audio": places})["audio"]
     return {"silent": float(np.abs(np.nan_to_num(samples)).max(initial=0.0) < SILENT_PEAK)}
 
@@ -207,14 +214,15 @@ def render(report: Mapping[str, Any]) -> str:
     lines = [
         (
             "recordings",
-            f"{report['recordings']} in {report['files']} files, "
+            f"{report['recordings']} in {many(report['files'], 'file')}, "
             f"{size / (1e6 if unit == 'MB' else 1e3):.3g} {unit}"
             + (f", {report['hours']:.3g} hours" if report["hours"] else ""),
         ),
         ("usable", f"{report['usable']} of {report['recordings']}"),
     ]
     for stream, facts in report["streams"].items():
-        lines.append((stream, f"{facts['recordings']} recordings, {_counts(facts['codecs'])}"))
+        count = many(facts["recordings"], "recording")
+        lines.append((stream, f"{count}, {_counts(facts['codecs'])}"))
         kinds = [name for name in ("sizes", "channels", "rates") if name in facts]
         lines += [("", f"{name}: {_counts(facts[name])}") for name in kinds]
         steps = " sentences" if stream == "text" else " steps"
@@ -234,7 +242,10 @@ def render(report: Mapping[str, Any]) -> str:
     if report.get("duplicates", {}).get("surplus"):
         twins = report["duplicates"]
         example = " = ".join(os.path.basename(path) for path in twins["examples"][0][:3])
-        lines.append(("duplicates", f"{twins['surplus']} files repeat another, such as {example}"))
+        surplus = many(twins["surplus"], "file") + (
+            " repeats" if twins["surplus"] == 1 else " repeat"
+        )
+        lines.append(("duplicates", f"{surplus} another, such as {example}"))
     for index, problem in enumerate(report["problems"][:10]):
         lines.append(("problems" if index == 0 else "", f"{problem['count']}: {problem['reason']}"))
         lines.append(("", f"   {', '.join(problem['examples'][:3])}"))

@@ -37,7 +37,7 @@ from mainspring.recordings.series_file import (
     rectangle,
     split_uri,
 )
-from mainspring.recordings.timestamps import Clock, Layout, clock_among, layout, way
+from mainspring.recordings.timestamps import Clock, Layout, clock_among, way
 
 OFFSETS = (
     ".offsets.npy"  # beside x.npy (row, channel): where each of its series begins, and the end
@@ -133,7 +133,7 @@ def layout_of(path: str) -> Layout | None:
         DataError: If the file cannot be read, or holds several series in one table.
     """
     clock = _clock(path)
-    return None if clock is None else layout(clock.seconds, f"{path}: the time column", way())
+    return None if clock is None else clock.layout(path)
 
 
 def moments(path: str) -> np.ndarray:
@@ -149,7 +149,7 @@ def moments(path: str) -> np.ndarray:
             f"{path} has no column of dates without holes (such as 2016-07-01 00:00:00), which a "
             "calendar needs."
         )
-    found = layout(clock.seconds, f"{path}: the time column", way())
+    found = clock.layout(path)
     seconds = clock.seconds if found.order is None else clock.seconds[found.order]
     if found.places is not None:
         at, first = np.unique(found.places, return_index=True)
@@ -181,9 +181,7 @@ def _clock(path: str) -> Clock | None:
     if extension != ".csv" and (extension != ".tsv" or archives.is_ucr(path)):
         return None
     table, dialect = tables.read_text(path)
-    if dialect.header is None:
-        return None
-    return clock_among(table.column_names, table.schema.types, table.column)
+    return tables.clock_of(table, dialect)
 
 
 def _read_parquet(path: str) -> SeriesFile:
@@ -200,7 +198,7 @@ def _read_parquet(path: str) -> SeriesFile:
     columns = tuple(i for i in range(len(schema)) if clock is None or i not in clock.places)
     found = None
     if clock is not None:
-        found = layout(clock.seconds, f"{path}: the time column", way())
+        found = clock.layout(path)
     if not columns or not all(map(_is_number, (schema.field(i).type for i in columns))):
         return tables.read_parquet(path)
     if found is not None and found.order is not None:

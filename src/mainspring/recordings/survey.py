@@ -19,7 +19,7 @@ from mainspring.recordings import companions
 from mainspring.recordings.catalogue_table import FACTS, Catalogue
 from mainspring.recordings.facts import FactStore, FileFacts, probe
 from mainspring.recordings.manifest import COMPANIONS
-from mainspring.recordings.recording import STREAMS, StreamInfo
+from mainspring.recordings.recording import STREAMS, StreamInfo, many
 from mainspring.recordings.report import render, report
 from mainspring.recordings.series_file import split_uri
 from mainspring.recordings.text import sentences, text_info
@@ -212,7 +212,7 @@ def _disagreements(facts: dict[str, FileFacts]) -> dict[str, str]:
         lacks = [name for name in usual_names if name not in columns]
         extra = [name for name in columns if name not in usual_names]
         if channels != usual:
-            reason = f"It has {channels} variables where most have {usual}"
+            reason = f"It has {many(channels, 'variable')} where most have {usual}"
             if columns and lacks:
                 reason += f": lacks {', '.join(map(repr, lacks[:5]))}"
             elif columns and usual_names and extra:

@@ -10,7 +10,8 @@ becomes:
 - "gap": rows stay as they were observed, and every table with a time column gets a channel more:
   the logarithm of the time since the row before, in usual distances (0 where rows are regular).
 
-Rows out of order are sorted and rows with one stamp averaged, either way.
+Rows out of order are sorted and rows with one stamp averaged, either way. Where a local clock was
+set to summer time or back, its rows go on as if it had not been.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -27,33 +28,51 @@ import pyarrow.compute as pc
 from jaxtyping import Float, Float32, Float64, Int64
 
 from mainspring.errors import DataError, unknown
-from mainspring.recordings import dates
+from mainspring.recordings import dates, daylight
+from mainspring.recordings.dates import Stamps
 
 SETTING = "MAINSPRING_IRREGULAR"
 WAYS = ("resample", "gap")
 GAP = "log gap"
 """Name of the further channel."""
 
-UNKNOWN, SORTED, AVERAGED, RESAMPLED, HOLES, GAPS = (
+UNKNOWN, UNSURE, SET, SORTED, AVERAGED, RESAMPLED, HOLES, GAPS = (
     "taken for a second a row, as times are missing or written in no known way",
+    "read with days before months, though it could be the other way round: write 2024-07-02",
+    "moved by an hour where the clock was set to summer time or back",
     "sorted by time",
     "averaged where rows have one stamp",
     "resampled to a regular grid",
-    "laid on their grid, with absent rows missing",
+    "laid on a regular grid, with absent rows missing",
     "given the gap before each row as a channel",
 )
 
 _NAMES = (
     "time times date dates datetime timestamp timestamps date_time time_stamp ts t utc sec secs "
-    "second seconds time_s time_sec time_ms t_s t_ms ms millis milliseconds timestamp_ms "
-    "utc_timestamp day week month"
+    "second seconds t_s t_ms t_us t_ns ms millis milliseconds utc_timestamp day week month"
 )
-NAMES = frozenset(_NAMES.split())
+_UNITS_SAID = (
+    (1.0, "s sec secs second seconds"),
+    (1e-3, "ms msec millis milliseconds"),
+    (1e-6, "us \u00b5s \u03bcs usec micros microseconds"),
+    (1e-9, "ns nsec nanos nanoseconds"),
+    (60.0, "min mins minute minutes"),
+    (3600.0, "h hr hrs hour hours"),
+    (86400.0, "d day days"),
+    (7 * 86400.0, "week weeks"),
+    (365.2425 / 12 * 86400.0, "month months"),
+)
+_UNITS = {word: seconds for seconds, words in _UNITS_SAID for word in words.split()}
+_TIMED = ("time", "timestamp", "elapsed", "elapsed_time", "uptime")
+NAMES = frozenset([*_NAMES.split(), *(f"{name}_{unit}" for name in _TIMED for unit in _UNITS)])
 # Columns of these names begin anew, so that they are a clock only where they rise throughout.
 _CYCLES = frozenset(
     {"t", "s", "sec", "secs", "second", "seconds", "ms", "millis", "day", "week", "month"}
 )
 INDEX_NAMES = frozenset({"", "index", "unnamed:_0", "row"})
+
+# Dates as spreadsheets count them: days, of which 25569 end in 1970.
+_SHEET, _SHEET_ORIGIN = (20_000, 80_000), 25_569
 
 _MOST_GAPS = 10  # a grid may hold this many times the rows that are there, the rest missing
 _MOST_TWICE = 0.1  # share of stamps that may occur again in a table out of order
@@ -75,12 +94,36 @@ class Clock(NamedTuple):
         name: Their names.
         seconds: The stamps.
         dates: Whether they say the day, and not only how far one is from the other.
+        local: Whether they are of no zone, so that the clock may have been set to summer time.
+        unsure: Whether days and months could as well be the other way round.
     """
 
     places: tuple[int, ...]
     name: str
     seconds: Float64[np.ndarray, "row"]
     dates: bool
+    local: bool
+    unsure: bool
+
+    def layout(self, what: str) -> Layout:
+        """How rows are laid out by the stamps, as the environment variable says.
+
+        Args:
+            what: The file, for the error.
+
+        Raises:
+            DataError: If several series lie in one table.
+        """
+        what = f"{what}: the time column {self.name!r}"
+        seconds = self.seconds
+        notes = [UNSURE] if self.unsure else []
+        if self.local and not np.isnan(seconds).any():
+            unset = daylight.unset(seconds)
+            if unset is not None:
+                seconds = unset
+                notes.append(SET)
+        found = layout(seconds, what, way())
+        return replace(found, notes=(*notes, *found.notes))
 
 
 def clock_among(
@@ -93,25 +136,38 @@ def clock_among(
         kinds: Their types.
         column: Reads one; only those are read that may be a clock.
     """
-    first = None
+    first, counts = None, False
     for place, (name, kind) in enumerate(zip(names, kinds, strict=True)):
         timely, named = pa.types.is_temporal(kind), written(name) in NAMES
         number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
-        if not (timely or named or place == 0) or (first is not None and number):
+        if not (timely or named or _is_text(kind) or place == 0):
+            continue
+        if first is not None and number and not (counts and named):
             continue
         values = column(place)
-        seconds = seconds_of(name.strip(), values, place == 0)
-        if seconds is None:
+        found = stamps_of(name.strip(), values, place == 0)
+        if found is None:
             continue
         if first is None:
-            days = dates.compact(_number(values)) is not None if number else _dated(seconds)
+            days = dates.compact(_number(values)) is not None if number else _dated(found.seconds)
             dated = pa.types.is_timestamp(kind) or pa.types.is_date(kind) or days
-            first = Clock((place,), name, seconds, dated)
+            first = Clock((place,), name, found.seconds, dated, found.local, found.unsure)
+            counts = number and written(name) in INDEX_NAMES
             continue
-        whole = _joined(first.seconds, seconds)
+        if counts:
+            places, counts = (*first.places, place), False
+            first = Clock(places, name, found.seconds, _dated(found.seconds), *found[1:])
+            continue
+        whole = _joined(first.seconds, found.seconds)
         if whole is not None:
-            return Clock((*first.places, place), f"{first.name} and {name}", whole, True)
+            unsure = first.unsure or found.unsure
+            places, name = (*first.places, place), f"{first.name} and {name}"
+            return Clock(places, name, whole, True, True, unsure)
     return first
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _joined(
@@ -128,10 +184,8 @@ def _dated(seconds: Float64[np.ndarray, "row"]) -> bool:
     return bool(np.abs(seconds).max(initial=0.0) > dates.DATED)
 
 
-def seconds_of(
-    name: str, column: pa.ChunkedArray, first: bool
-) -> Float64[np.ndarray, "row"] | None:
-    """The seconds a column stands for, if it is a time column; None if it is a variable.
+def stamps_of(name: str, column: pa.ChunkedArray, first: bool) -> Stamps | None:
+    """The times a column stands for, if it is a time column; None if it is a variable.
 
     Args:
         name: Its name.
@@ -145,7 +199,21 @@ def seconds_of(
     name = written(name)
     kind = column.type
     if pa.types.is_timestamp(kind):
-        return _number(pc.cast(column, pa.timestamp("ns", kind.tz)).cast(pa.int64())) / 1e9
+        plain = pc.cast(column, pa.timestamp("ns", kind.tz)).cast(pa.int64())
+        return Stamps(_number(plain) / 1e9, kind.tz is None, False)
+    if _is_text(kind):
+        found = dates.stamps(column)
+        if found is not None or name not in NAMES:
+            return found
+        return Stamps(np.full(len(column), np.nan), False, False)  # in no known way
+    seconds = _seconds_of(name, column, first)
+    return None if seconds is None else Stamps(seconds, False, False)
+
+
+def _seconds_of(
+    name: str, column: pa.ChunkedArray, first: bool
+) -> Float64[np.ndarray, "row"] | None:
+    kind = column.type
     if pa.types.is_date(kind):
         return _number(column.cast(pa.date32()).cast(pa.int32())) * 86400.0
     if pa.types.is_time(kind):
@@ -154,8 +222,6 @@ def seconds_of(
         return seconds + 86400.0 * np.cumsum(midnights)
     if pa.types.is_duration(kind):
         return _number(column.cast(pa.duration("ns")).cast(pa.int64())) / 1e9
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return _from_text(column) if name in NAMES else None
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         return None
     return _from_numbers(name, _number(column), first)
@@ -165,39 +231,39 @@ def _number(column: pa.ChunkedArray) -> Float64[np.ndarray, "row"]:
     return column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64)
 
 
-def _from_text(column: pa.ChunkedArray) -> Float64[np.ndarray, "row"]:
-    """Written times; those in a form that is not known are of unknown rate."""
-    found = dates.seconds(column)
-    return np.full(len(column), np.nan) if found is None else found
-
-
 def _from_numbers(
     name: str, numbers: Float64[np.ndarray, "row"], first: bool
 ) -> Float64[np.ndarray, "row"] | None:
     """Days written as numbers; or seconds, milliseconds or Unix stamps, which must increase to be
     taken for time, with a name that leaves no doubt all but a few of them."""
-    days = dates.compact(numbers) if name in NAMES - _CYCLES and len(numbers) > 1 else None
+    unit = _UNITS.get(name.rpartition("_")[2]) if name in NAMES else None
+    days = dates.compact(numbers) if unit is None and name in NAMES and len(numbers) > 1 else None
     if days is not None:
         return days
     with np.errstate(invalid="ignore"):  # inf - inf
         step = np.diff(numbers)
-    if len(numbers) < 2 or not (np.all(step > 0) or _is_clock(name, step)):
+    if len(numbers) < 2 or not (np.all(step > 0) or _is_clock(name, step, bool(numbers[0] >= 1e8))):
         return None
     least_of, most_of = numbers.min(), numbers.max()
     if first and name in INDEX_NAMES and numbers[0] in (0, 1) and np.all(np.diff(numbers) == 1):
         return numbers
+    if unit is not None:
+        return (numbers - least_of) * unit if least_of * unit >= 1e8 else numbers * unit
     for least, per_second in ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3), (1e8, 1.0)):
         if (first or name in NAMES) and least <= least_of and most_of < 40 * least:
             return (numbers - least_of) / per_second
     if name not in NAMES:
         return None
-    return numbers / (1000.0 if name in {"ms", "millis", "milliseconds"} or "_ms" in name else 1.0)
+    if name.startswith("date") and _SHEET[0] <= least_of and most_of <= _SHEET[1]:
+        return np.round((numbers - _SHEET_ORIGIN) * 86400, 3)
+    return numbers
 
 
-def _is_clock(name: str, step: Float64[np.ndarray, "pair"]) -> bool:
+def _is_clock(name: str, step: Float64[np.ndarray, "pair"], stamped: bool) -> bool:
     if name not in NAMES or name in _CYCLES or not np.isfinite(step).all():
         return False
-    return bool(np.mean(step >= 0) >= dates.LEAST_RISING and np.mean(step > 0) >= 0.5)
+    moving = 0.0 if stamped else 0.5  # of whole seconds since 1970 many rows may share one
+    return bool(np.mean(step >= 0) >= dates.LEAST_RISING and np.mean(step > 0) > moving)
 
 
 @dataclass(frozen=True)
@@ -346,20 +412,3 @@ def _require_one_series(
             f"{what} goes back in time at row {row}, and {twice:.0%} of its stamps occur again, as "
             "when several series lie in one table: write one file a series."
         )
-
-
-def on_grid(
-    values: Float[np.ndarray, "row channel"], seconds: Float64[np.ndarray, "row"], what: str
-) -> tuple[Float[np.ndarray, "time wide"], float]:
-    """Rows laid out by their stamps, as the environment variable says, and their rate.
-
-    Args:
-        values: One row a stamp.
-        seconds: The stamps.
-        what: File and column, for the error.
-
-    Raises:
-        DataError: If several series lie in one table.
-    """
-    found = layout(seconds, what, way())
-    return found.lay(values), found.rate

@@ -32,6 +32,7 @@ from mainspring.recordings.container import (
     check_file,
     choose,
     cut_off,
+    mistaken,
     opened,
     origin,
 )
@@ -75,8 +76,10 @@ def probe_media(path: str) -> dict[str, StreamInfo]:
             found["audio"] = AudioTrack(path, container, audio).info(frames[audio.index])
         if not found:
             kinds = ", ".join(stream.type for stream in container.streams) or "none"
+            sensible = any(stream.type not in ("video", "audio") for stream in container.streams)
             raise DataError(
-                f"{path} has no video or sound that can be decoded (its streams: {kinds})."
+                (None if sensible else mistaken(path))
+                or f"{path} has no video or sound that can be decoded (its streams: {kinds})."
             )
     return found
 
