@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from mainspring.clips import ClipSpec
 from mainspring.errors import ConfigError, DataError
 from mainspring.recordings.catalogue import Catalogue, open_catalogue, windowed
+from mainspring.recordings.reader import Reader
 from mainspring.recordings.series import read_series
 from mainspring.recordings.survey import survey
 
@@ -238,7 +241,8 @@ def test_columns_rows_and_selection() -> None:
 def test_saved_frozen_and_pickled_catalogues_are_the_same(tmp_path: Path) -> None:
     catalogue = table()
     catalogue.save(tmp_path / "c.parquet")
-    assert list(Catalogue.load(tmp_path / "c.parquet")) == list(catalogue)
+    anchored = [replace(one, uri=os.path.abspath(one.uri)) for one in catalogue]
+    assert list(Catalogue.load(tmp_path / "c.parquet")) == anchored
     assert Catalogue.load(tmp_path / "c.parquet").notes == ("a note",)
     assert list(pickle.loads(pickle.dumps(catalogue))) == list(catalogue)
     frozen = table().freeze(tmp_path)
@@ -249,7 +253,28 @@ def test_saved_frozen_and_pickled_catalogues_are_the_same(tmp_path: Path) -> Non
     assert list(pickle.loads(pickle.dumps(frozen.select([1])))) == [catalogue[1]]
 
 
-def test_two_frozen_catalogues_share_a_folder(tmp_path: Path) -> None:
+def test_a_saved_catalogue_is_read_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("data", "elsewhere"):
+        (tmp_path / name).mkdir()
+    for name in ("a.csv", "arm.csv"):
+        (tmp_path / "data" / name).write_text("x\n1\n2\n")
+    (tmp_path / "m.csv").write_text("uri,series_uri\ndata/a.csv,\ndata/a.csv,data/arm.csv\n")
+    monkeypatch.chdir(tmp_path)
+    survey(open_catalogue("m.csv")).save("elsewhere/c.parquet")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for found in (Catalogue.load("c.parquet"), open_catalogue("c.parquet")):
+        assert [one.problem for one in survey(found)] == [None, None]
+        reader = Reader({"series": ClipSpec(length=2)})
+        rows = [reader.read(one, {"series": np.array([[0, 1]])})["series"] for one in found]
+        assert [row.ravel().tolist() for row in rows] == [[1, 2], [1, 2]]
+    assert Catalogue.load("c.parquet")[1].source("series") == str(tmp_path / "data" / "arm.csv")
+
+
+def test_two_frozen_catalogues_share_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, part = table().freeze(tmp_path), table().select([0]).freeze(tmp_path)
     assert len(pickle.loads(pickle.dumps(whole))) == 3
     assert len(pickle.loads(pickle.dumps(part))) == 1
@@ -278,21 +303,27 @@ def test_fingerprint_of_arrays_follows_their_content() -> None:
     assert open_catalogue(ragged).fingerprint() == open_catalogue(ragged).fingerprint()
 
 
-def test_windows_cover_recordings_and_end_with_them() -> None:
-    found = survey(open_catalogue([np.zeros(25), np.arange(10.0), np.arange(3.0)]))
+def test_windows_cover_recordings_and_none_lies_over_another() -> None:
+    lengths = [25.0, 19.0, 40.0, 3.0]
+    found = survey(open_catalogue([np.arange(length) for length in lengths]))
     cut = windowed(found, seconds=10.0)
     spans = [(r.uri[-1], r.start, r.end) for r in cut]
     assert spans == [
-        ("0", 0.0, 10.0), ("0", 10.0, 20.0), ("0", 15.0, 25.0), ("1", 0.0, None), ("2", 0.0, None),
+        ("0", 0.0, 12.5), ("0", 12.5, 25.0), ("1", 0.0, None),
+        *(("2", at, at + 10) for at in (0.0, 10.0, 20.0, 30.0)), ("3", 0.0, None),
     ]  # fmt: skip
-    assert [r.start for r in windowed(found, 10.0, hop=5.0).select([0, 1, 2, 3])] == [0, 5, 10, 15]
-    np.testing.assert_array_equal(cut.column("seconds"), [10, 10, 10, 10, 3])
+    np.testing.assert_array_equal(cut.column("seconds"), [12.5, 12.5, 19, *[10] * 4, 3])
+
+
+def test_seconds_that_are_no_round_numbers_cut_as_often_as_they_go() -> None:
+    hourly = survey(open_catalogue(np.zeros((1, 2160))))
+    assert [len(windowed(hourly, 2160 / count)) for count in (3, 7, 11, 13)] == [3, 7, 11, 13]
 
 
 def test_windows_of_a_window_stay_within_it() -> None:
-    cut = windowed(table(), seconds=1.5)
+    cut = windowed(table(), seconds=1.0)
     assert [(r.uri[0], r.start, r.end) for r in cut] == [
-        ("a", 0.0, 1.5), ("a", 0.5, 2.0), ("b", 1.0, 2.5), ("b", 1.5, 3.0), ("c", 0.0, None),
+        ("a", 0.0, 1.0), ("a", 1.0, 2.0), ("b", 1.0, 2.0), ("b", 2.0, 3.0), ("c", 0.0, None),
     ]  # fmt: skip
     assert cut[-1].problem == "broken"
 

@@ -217,7 +217,7 @@ def test_windows_keep_the_sentences_about_them(told: Path, film: str) -> None:
     got = reader.read(cut[1], {"text": np.array([[0, 1, 2], [3, 4, 5]])})["text"]
     assert got.tolist() == [numbers(f"sentence {n}", 3).tolist() for n in (2, 3)]
     # Windows shorter than a sentence get the one they lie in.
-    short = windowed(found, 0.3, hop=0.3)
+    short = windowed(found, 0.3)
     assert [r.caption for r in short][:3] == ["sentence 0", "sentence 0", "sentence 1"]
     assert set(short.column("text.length")) == {1}
     whole = windowed(found, 10.0)

@@ -38,6 +38,9 @@ def test_effective_rank_at_the_edges() -> None:
     assert effective_rank(torch.full((10, 4), 0.1)) == 0
     assert effective_rank(torch.zeros(10, 4)) == 0
     assert effective_rank(torch.ones(1, 4)) == 0
+    noise = torch.randn(10, 4, generator=seeded(6), dtype=torch.float64)
+    assert effective_rank(1 + 1e-8 * noise) == 0
+    assert effective_rank(1 + 1e-4 * noise) > 1
     line = torch.linspace(0, 1, 10)[:, None] * torch.tensor([[1.0, -2.0, 3.0]]) + 5
     assert effective_rank(line) == pytest.approx(1, abs=1e-4)
     assert math.isnan(effective_rank(torch.tensor([[1.0, float("nan")]])))

@@ -211,6 +211,16 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):
     assert [json.loads(row)["step"] for row in sheet.read_text().splitlines()] == [1, 2, 3]
 
 
+def test_a_half_written_line_after_the_checkpoint_is_cut_off(tmp_path):
+    sheet = tmp_path / "metrics.jsonl"
+    whole = "".join(json.dumps({"step": s}) + "\n" for s in range(1, 4))
+    for half in ('{"st', "{}"):
+        sheet.write_text(whole + half)
+        assert [row["step"] for row in checkpoint.past(sheet, 3)] == [1, 2, 3]
+        checkpoint.rewind(sheet, 3)
+        assert sheet.read_text() == whole
+
+
 def test_settings_reject_typos_and_contradictions():
     with pytest.raises(ConfigError, match="Did you mean 'weight_decay'"):
         make(Settings, {"data": "x", "optimiser": {"weight_decy": 1}}, "config")
@@ -244,6 +254,17 @@ def test_alarms_are_raised_once_each():
     assert not any(
         healthy.check(s, {"spread": 0.9, "rank": 9.0, "waiting": 0.05}) for s in range(60)
     )
+
+
+@pytest.mark.parametrize("collapsed", [{"spread": 0.0, "rank": 9.0}, {"spread": 0.9, "rank": 1.1}])
+def test_a_collapse_is_told_as_soon_as_twenty_steps_in_a_row_show_it(collapsed):
+    alarms = Alarms()
+    for step in range(1, 101):
+        assert not alarms.check(step, {"spread": 0.9, "rank": 9.0})
+    told = [step for step in range(101, 140) if alarms.check(step, collapsed)]
+    # A mean rank below 1.5 takes all but one of twenty at 1.1; a mean spread, all of them.
+    assert told == [119 if collapsed["rank"] < 2 else 120]
+    assert alarms.raised == ["collapsed"]
 
 
 def test_progress_line_says_everything(tmp_path):

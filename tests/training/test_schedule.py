@@ -18,12 +18,14 @@ def test_rate_rises_to_the_peak_and_falls_to_zero_along_half_a_cosine():
     assert rates[55] == pytest.approx(0.2)
     assert rates[99] == pytest.approx(0.2 * (1 + math.cos(math.pi * 89 / 90)))
     assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert schedule.rate(27, 100, 1.0, 0.29) == pytest.approx(28 / 29)  # 0.29 * 100 is below 29
 
 
 def test_sgd_follows_the_linear_scaling_rule():
     assert Optimiser(name="sgd").peak(1024) == pytest.approx(0.06)
     assert Optimiser(name="sgd").peak(64) == pytest.approx(0.06 / 16)
     assert Optimiser(lr=0.3).peak(64) == 0.3
+    assert Optimiser().peak(64) == 1e-3
 
 
 def test_vectors_do_not_decay():
@@ -51,3 +53,20 @@ def test_average_is_the_closed_form():
         joining.join(0.9)
         expected = 0.9 * expected + 0.1 * source.weight.detach()
     torch.testing.assert_close(mean.weight.detach(), expected)
+
+
+def test_what_is_no_weight_is_averaged_too_and_counts_are_copied():
+    mean, source = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    joining = schedule.Average(mean, source)
+    source(torch.randn(8, 2) + 5)
+    joining.join(0.75)
+    torch.testing.assert_close(mean.running_mean, source.running_mean / 4)
+    assert mean.num_batches_tracked == 1
+
+
+def test_frozen_weights_are_not_learnt():
+    layer = nn.Linear(3, 3)
+    layer.weight.requires_grad_(False)
+    decaying, free = schedule.build(Optimiser(), layer.parameters(), 8).param_groups
+    assert decaying["params"] == []
+    assert free["params"] == [layer.bias]

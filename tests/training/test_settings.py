@@ -91,3 +91,28 @@ def test_clips_that_cannot_be_cut_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         with_clip(spec, wrong, "video")
     assert with_clip(spec, {"size": 64, "crop": 64, "rate": 10}, "video").crop == 64
+
+
+def test_what_is_asked_for_wins_over_preset_over_recipe_over_defaults(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kind = catalog.find("gdt")
+    recipe = {
+        "steps": 900, "batch": 8, "encoder": ["logmel"], "architecture": {"audio": {"mels": 20}},
+        "clip": {"audio": {"length": 400}}, "optimiser": {"name": "sgd", "lr": 0.5},
+    }  # fmt: skip
+    presets = {"few": {"batch": 4, "optimiser": {"lr": 0.25, "momentum": 0.5}}}
+    monkeypatch.setattr(kind, "recipe", recipe)
+    monkeypatch.setattr(kind, "presets", presets)
+    plain = settle({"data": "x", "pretext": "gdt"})
+    assert (plain.steps, plain.batch, plain.encoder) == (900, 8, ("logmel",))
+    assert (plain.optimiser.lr, plain.optimiser.momentum) == (0.5, 0.9)
+    given = {"data": "x", "pretext": "gdt", "preset": "few", "optimiser": {"momentum": 0.25}}
+    few = settle(given)
+    assert (few.batch, few.optimiser.name) == (4, "sgd")
+    assert (few.optimiser.lr, few.optimiser.momentum) == (0.25, 0.25)
+    assert settle(given | {"batch": 6}).batch == 6
+    assert settle(given | {"epochs": 2}).steps is None
+    mine = settle(given | {"encoder": ["r3d18"]})
+    assert (mine.encoder, mine.architecture, mine.clip) == (("r3d18",), {}, {})
+    assert kind.recipe == recipe

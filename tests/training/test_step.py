@@ -1,6 +1,7 @@
 """A batch in parts or over processes gives the gradients of the whole batch."""
 
 import contextlib
+import itertools
 import os
 
 import pytest
@@ -88,6 +89,46 @@ def test_second_pass_draws_the_same_dropout_and_noise():
     assert torch.equal(grads[0], grads[1])
 
 
+def drawn(parts: int, key: tuple[int, ...]) -> tuple[list, list]:
+    """What `learn` lets each encoding and each asking draw: own noise, dropout, common noise."""
+    pretext, encoders = toy()
+    encode, ask, encoded, asked = pretext.encode, pretext.ask, [], []
+
+    def encoding(given, batch):
+        common = torch.rand(1, generator=batch.common).item()
+        own = torch.rand(1, generator=batch.generator).item()
+        encoded.append((own, torch.rand(1).item(), common))
+        return encode(given, batch)
+
+    def asking(features, batch):
+        asked.append((torch.rand(1, generator=batch.generator).item(), torch.rand(1).item()))
+        return ask(features, batch)
+
+    pretext.encode, pretext.ask = encoding, asking
+    learn(pretext, encoders, toy_batch(6).split(parts), key, contextlib.nullcontext)
+    return encoded, asked
+
+
+def test_randomness_belongs_to_seed_step_and_part():
+    encoded, asked = drawn(3, (5, 12))
+    assert encoded[:3] == encoded[3:]  # the second pass is through what the first one saw
+    own, dropout, common = zip(*encoded[:3], strict=True)
+    assert len(set(own)) == len(set(dropout)) == 3
+    assert len(set(common)) == 1
+    assert drawn(3, (5, 12)) == (encoded, asked)
+    assert drawn(1, (5, 12))[1] == asked
+    later, other = drawn(3, (5, 18))
+    assert not {*itertools.chain(*encoded, *asked)} & {*itertools.chain(*later, *other)}
+
+
+def test_parts_are_remembered_once_by_batch_normalisation():
+    pretext, encoders = toy()
+    norm = encoders["series"].body[1] = nn.BatchNorm1d(16)  # over the steps of a clip
+    batch = toy_batch(12)
+    learn(pretext, encoders, batch.split(3), (0, 0), contextlib.nullcontext)
+    assert norm.num_batches_tracked == 3
+
+
 def test_low_precision_features_are_joined_in_float32():
     pretext, encoders = toy()
     outcome, features, _ = learn(
@@ -132,12 +173,20 @@ def _rank(rank: int, world: int, port: int, folder: str) -> None:
     pretext.idle = nn.Parameter(torch.ones(3))
     whole = toy_batch(12).split(4)
     mine = whole[:3] if rank == 0 else whole[3:]  # uneven shares
+    encode, seeds = pretext.encode, []
+
+    def encoding(given, batch):
+        seeds.append((batch.generator.initial_seed(), batch.common.initial_seed()))
+        return encode(given, batch)
+
+    pretext.encode = encoding
     outcome, features, _ = learn(pretext, encoders, mine, (0, 0), contextlib.nullcontext)
     named = [*pretext.named_parameters(), *encoders["series"].named_parameters()]
     torch.save(
         {
             "loss": outcome.loss.item(),
             "rows": len(features["z"]),
+            "seeds": seeds,
             "layouts": [(p.stride(), p.grad.stride()) for _, p in named if p.grad is not None],
         }
         | {name: p.grad for name, p in named},
@@ -159,3 +208,6 @@ def test_two_processes_equal_one_with_the_joined_batch(tmp_path):
         assert got["idle"] is None  # nor would it have decayed on one process
         for name, grad in expected.items():
             torch.testing.assert_close(got[name], grad, atol=1e-8, rtol=1e-4)
+    seeds = [torch.load(tmp_path / f"{rank}.pt")["seeds"] for rank in range(2)]
+    assert len({own for own, _ in seeds[0] + seeds[1]}) == 4
+    assert len({common for _, common in seeds[0] + seeds[1]}) == 1

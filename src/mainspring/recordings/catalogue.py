@@ -3,12 +3,13 @@
 catalogue = open_catalogue("videos/")            # or a glob, a manifest, an array, paths, ...
 catalogue[0]                                     # a Recording, built when asked for
 catalogue.column("label")                        # one column as an array
-windowed(catalogue, seconds=10.0, hop=None)      # long recordings as windows
+windowed(catalogue, seconds=10.0)                # long recordings as windows
 """
 
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,7 +18,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mainspring import clips
 from mainspring.errors import DataError, unknown
 from mainspring.recordings import arrays, folder, manifest, text
 from mainspring.recordings.catalogue_table import FACTS, Catalogue
@@ -28,6 +28,7 @@ from mainspring.recordings.series_file import split_uri
 __all__ = ["Catalogue", "open_catalogue", "windowed"]
 
 _MICRO = 1_000_000  # windows are cut on a grid of microseconds
+_ALMOST = 1e-6  # of a window: what seconds that are no round numbers may lack
 
 
 def open_catalogue(
@@ -72,14 +73,14 @@ def open_catalogue(
     return _from_files([stored], streams, (), temporary)
 
 
-def windowed(catalogue: Catalogue, seconds: float, hop: float | None = None) -> Catalogue:
-    """Recordings longer than `seconds` as windows, the last moved back to end with its recording.
+def windowed(catalogue: Catalogue, seconds: float) -> Catalogue:
+    """Recordings that hold `seconds` twice or more as windows, all of a recording equally long and
+    none over another: learning that tells recordings apart could not tell apart what they share.
     Each window keeps the sentences of the caption that are about it.
 
     Args:
         catalogue: Surveyed, so that lengths are known. Recordings with a problem stay as they are.
-        seconds: Length of a window.
-        hop: Seconds from one window to the next; None means `seconds`, without overlap.
+        seconds: The least length of a window; it is less than twice as long.
 
     Raises:
         DataError: If a length is unknown.
@@ -92,12 +93,12 @@ def windowed(catalogue: Catalogue, seconds: float, hop: float | None = None) -> 
             f"The length of {catalogue[int(unmeasured[0])].name} is unknown: survey the catalogue "
             "before cutting it into windows."
         )
-    length, step = round(seconds * _MICRO), round((seconds if hop is None else hop) * _MICRO)
     extents = np.where(bad, 0, np.nan_to_num(durations) * _MICRO).round().astype(np.int64)
-    long = np.flatnonzero(extents > length)
-    spans = {int(row): clips.windows(int(extents[row]), length, step) for row in long}
-    counts = np.ones(len(catalogue), dtype=np.int64)
-    counts[long] = [len(spans[int(row)]) for row in long]
+    fit = np.floor(extents / (seconds * _MICRO) + _ALMOST).astype(np.int64)
+    counts = np.maximum(fit, 1)
+    long = np.flatnonzero(counts > 1).tolist()
+    edges = {row: np.linspace(0, extents[row], counts[row] + 1).round().tolist() for row in long}
+    spans = {row: list(itertools.pairwise(cuts)) for row, cuts in edges.items()}
     rows = np.repeat(np.arange(len(catalogue)), counts)
     start, end = catalogue.column("start")[rows], catalogue.column("end")[rows]
     first = np.cumsum(counts) - counts
@@ -111,13 +112,13 @@ def windowed(catalogue: Catalogue, seconds: float, hop: float | None = None) -> 
 
 
 def _retold(
-    columns: dict[str, Any], spans: dict[int, list[tuple[int, int]]], counts: Any, extents: Any
+    columns: dict[str, Any], spans: dict[int, list[tuple[float, float]]], counts: Any, extents: Any
 ) -> dict[str, pa.Array]:
     """The captions and texts of windows.
 
     Args:
         columns: Those of the windows, as far as they are known.
-        spans: How some recordings were cut, by row, in microseconds.
+        spans: How some recordings were cut, by row, in whole microseconds.
         counts: Windows of each recording.
         extents: Length of each recording, in microseconds.
     """

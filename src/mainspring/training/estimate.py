@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from dataclasses import dataclass
 
@@ -97,7 +96,8 @@ def estimate(plan: Plan, device: torch.device | None = None) -> Estimate:
     step_seconds = _slowest(sorted(times[WARM_STEPS:])[TIMED_STEPS // 2], device)
     steps = choose_steps(settings, len(plan.catalogue), step_seconds)
     cached, size = plan.cached
-    reading = 0.0 if cached else read_seconds / max(1, (os.cpu_count() or 2) - 1)
+    readers = max(1, loader.processes(settings.loading.workers, plan.clips, cached))
+    reading = 0.0 if cached else read_seconds / readers
     once = read_seconds / settings.batch * len(plan.catalogue) if cached else 0.0
     return Estimate(
         step_seconds=step_seconds,

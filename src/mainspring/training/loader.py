@@ -6,11 +6,12 @@ nor where the run was interrupted changes what a batch holds.
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mainspring.clips import NOTHING
-from mainspring.errors import ConfigError, DataError
+from mainspring.errors import ConfigError, DataError, RunError
 from mainspring.pretexts.pretext import Batch, Pretext, Views
 from mainspring.recordings.catalogue import Catalogue
 from mainspring.recordings.reader import Reader
@@ -141,6 +142,14 @@ class Numbers:
             yield list(range(start, stop))
 
 
+def processes(asked: int, streams: Iterable[str], cached: bool) -> int:
+    """How many processes read: as many as asked for; below 0, none (a thread) where samples are
+    cached or only series are read, else one for each core but one."""
+    if asked >= 0:
+        return asked
+    return 0 if cached or set(streams) == {"series"} else max(1, (os.cpu_count() or 2) - 1)
+
+
 def shares(
     draws: Draws, batch: int, first: int, steps: int, rank: int, world: int, workers: int
 ) -> Iterator[Share]:
@@ -154,6 +163,9 @@ def shares(
         rank: This process.
         world: All processes.
         workers: Processes that read; 0 reads in a thread, which is enough where a cache serves.
+
+    Raises:
+        RunError: If one of these processes dies.
     """
     numbers = Numbers(batch, first, steps, rank, world)
     if workers:
@@ -175,6 +187,15 @@ def shares(
             made, problems = next(ready)
         except StopIteration:
             return
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            raise RunError(
+                "A process that reads recordings has died. A script that trains must do so under "
+                '`if __name__ == "__main__":`, since such processes run its other lines again. '
+                "If it does, memory may be short: take fewer of them with loading.workers; 0 reads "
+                "without any."
+            ) from error
         yield Share(made, problems, time.perf_counter() - begun)
 
 

@@ -128,10 +128,7 @@ def train(plan: Plan, run: Run, steps: int, log: Log, fabric: Fabric) -> Finishe
         module.train()
 
     draws = loader.Draws(plan.catalogue, plan.reader, plan.pretext, settings.seed, settings.batch)
-    workers = settings.loading.workers
-    if workers < 0:
-        cheap = plan.cached[0] or set(plan.clips) == {"series"}
-        workers = 0 if cheap else max(1, (os.cpu_count() or 2) - 1)
+    workers = loader.processes(settings.loading.workers, plan.clips, plan.cached[0])
     if workers:
         plan.catalogue.freeze(run.folder / "catalogue")  # workers map it instead of copying it
     ready = loader.shares(

@@ -33,6 +33,7 @@ from mainspring.training.settings import Settings, make, with_clip
 SHORTEST_SHARE = 0.1
 """Of the recordings, how many may be too short for a clip before clips are shortened."""
 LEAST_RECORDINGS = 2
+"""A single one is cut in so many, where it is long enough."""
 SHORTEST_CLIP = 8
 """Clips are shortened to an eighth of the encoder's own at most."""
 CLIPS_A_WINDOW = 8
@@ -129,16 +130,21 @@ def make_plan(settings: Settings, found: Catalogue) -> Plan:
 
     for stream in streams:
         if kind.whole and "length" not in settings.clip.get(stream, {}):
-            longest = int(_positions(recordings, stream, clips[stream]).max())
-            clips[stream] = dataclasses.replace(clips[stream], length=min(kind.whole, longest))
+            most = int(_positions(recordings, stream, clips[stream]).max())
+            if len(recordings) == 1:
+                most = max(1, int(most / (LEAST_RECORDINGS * WHOLES_A_WINDOW)))
+            clips[stream] = dataclasses.replace(clips[stream], length=min(kind.whole, most))
         clips[stream] = _fit(stream, clips, ask, recordings, settings, notes)
     pretext = ask(clips, len(recordings))
-    window = settings.loading.window
+    window, least = settings.loading.window, 0.0
     for stream in streams:
-        rate = _rate(recordings, stream, clips[stream])
-        whole, some = WHOLES_A_WINDOW * clips[stream].span, CLIPS_A_WINDOW * pretext.needs(stream)
+        rate, needs = _rate(recordings, stream, clips[stream]), pretext.needs(stream)
+        whole, some = WHOLES_A_WINDOW * clips[stream].span, CLIPS_A_WINDOW * needs
         window = max(window, (whole if kind.whole else some) / rate)
-    recordings = windowed(recordings, window, None)
+        least = max(least, needs / rate)
+    if len(recordings) == 1:
+        window = min(window, max(least, float(recordings.seconds()[0]) / LEAST_RECORDINGS))
+    recordings = windowed(recordings, window)
     long = {s: _positions(recordings, s, clips[s]) >= pretext.needs(s) for s in streams}
     enough = together.reduce(list(long.values()))
     if kind.partial:
@@ -299,7 +305,8 @@ def _fit(
     def need(changed: ClipSpec) -> int:
         return ask({**clips, stream: changed}, len(recordings)).needs(stream)
 
-    room = max(int(np.floor(shortest * rate + 1e-6)), _grain(stream, spec))
+    there = np.isfinite(recordings.column(f"{stream}.seconds"))
+    room = int(np.quantile(_positions(recordings, stream, spec)[there], SHORTEST_SHARE))
     if room >= need(spec):
         return spec
     if stream == "video" and "rate" not in mine:

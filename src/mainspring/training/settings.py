@@ -30,8 +30,8 @@ class Loading:
         workers: Processes that decode; -1 chooses (none where the cache serves).
         cache_gb: Disk budget in GB for decoded frames and samples; 0 always streams.
         cache: Folder of the cache; empty means the user's cache folder.
-        window: Seconds; longer recordings are visited as windows of this length, or of eight times
-            what the pretext needs if that is longer.
+        window: Seconds; recordings that hold as many twice are visited as windows of this length at
+            least, or of eight times what the pretext needs if that is longer.
         holdout: Share of the groups whose recordings are kept back to ask the questions of at
             the end.
 
