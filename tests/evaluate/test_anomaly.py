@@ -116,6 +116,14 @@ def test_errors_that_come_out_of_nothing_are_reported() -> None:
     assert 160 - len(errors) // 10 in np.flatnonzero(detect_cold(errors, 3))
 
 
+def test_after_a_train_part_without_errors_what_comes_out_of_nothing_is_reported() -> None:
+    errors = np.zeros(200)
+    errors[150:153] = 5, 1, 2
+    assert np.flatnonzero(detect(errors, 100, 0)).tolist() == [50]
+    with pytest.raises(DataError, match="train has 23"):
+        detect(errors, 23, 3)
+
+
 def test_missing_timestamps_are_normal() -> None:
     times = np.array([60, 0, 180, 120, 360])
     found = on_grid(times, np.array([True, False, False, True, True]))

@@ -62,8 +62,8 @@ def test_the_length_of_vectors_does_not_matter() -> None:
 
 @pytest.mark.parametrize("point", [0.0, 1.0])
 def test_one_point_for_all_is_chance(point: float) -> None:
-    same = np.full((20, 7), point, np.float32) + 1e-7 * rows(0, 20, 7) * point
-    found = cross_retrieval(same, same)
+    same, nearly = (point + 1e-6 * point * rows(seed, 20, 7) for seed in (0, 1))
+    found = cross_retrieval(same, nearly)
     for k in (1, 5, 10):
         assert found.there.recall.values[k] == pytest.approx(k / 20)
     assert found.there.rank == found.there.chance_rank == 10.5
@@ -143,9 +143,22 @@ def test_other_recordings_have_no_influence() -> None:
 def test_features_that_do_not_change_with_time_are_chance() -> None:
     recordings, times = np.repeat([0, 1, 2], 5), np.tile(np.arange(5.0), 3)
     same = rows(0, 3)[recordings]
-    found = within_recordings(same, same, times, recordings)
-    assert found.hits.mean == pytest.approx(found.chance) == pytest.approx(0.2)
-    assert found.error.mean == pytest.approx(found.chance_error)
+    for nearly in (same, same * (1 + 1e-6 * rows(1, 15))):
+        found = within_recordings(same, nearly, times, recordings)
+        assert found.hits.mean == pytest.approx(found.chance) == pytest.approx(0.2)
+        assert found.error.mean == pytest.approx(found.chance_error)
+
+
+def test_seconds_are_kept_by_group() -> None:
+    vectors, times = rows(0, 8), np.tile([0.0, 3.0], 4)
+    recordings, groups = np.repeat([0, 1, 2, 3], 2), np.repeat(["a", "b", "a", "b"], 2)
+    swapped = vectors.reshape(4, 2, -1)[:, ::-1].reshape(8, -1)
+    gallery = np.where(groups[:, None] == "a", swapped, vectors)
+    found = within_recordings(vectors, gallery, times, recordings, groups)
+    for tally, expected in ((found.hits, [0, 4]), (found.error, [12, 0])):
+        np.testing.assert_array_equal(tally.groups, ["a", "b"])
+        np.testing.assert_array_equal(tally.correct, expected)
+        np.testing.assert_array_equal(tally.total, [4, 4])
 
 
 def test_the_right_second_has_no_error() -> None:

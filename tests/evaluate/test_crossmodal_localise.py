@@ -85,7 +85,8 @@ def test_a_map_that_only_knows_where_things_tend_to_be_is_told_by_swapping() -> 
     truth = discs(places, np.full(50, 6.0), SIZE)
     found = localise(bumps(np.full((50, 2), [28.0, 20.0])), truth, np.arange(50))
     assert found.pointing.mean > 5 * found.pointing_chance
-    assert found.pointing.mean == pytest.approx(found.pointing_swapped, abs=0.05)
+    assert found.pointing.mean == pytest.approx(found.pointing_swapped)
+    assert found.half.mean == pytest.approx(found.half_swapped)
     assert found.area.mean == pytest.approx(found.area_swapped, abs=0.05)
 
 

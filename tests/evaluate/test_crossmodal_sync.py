@@ -106,8 +106,13 @@ def test_spread_equals_the_loop() -> None:
             total += (((mine[:, d] - mean) ** 2).sum() / (len(mine) - 1)) ** 0.5
         each.append(total / 5)
     order = rng.permutation(23)
-    found = spread(features[order], recordings[order])
+    first = [normal[order][recordings[order] == name][0] for name in range(4)]
+    groups = np.array(["b", "a", "b", "b"])
+    found = spread(features[order], recordings[order], groups[recordings[order]])
     assert found.within.mean == pytest.approx(np.mean(each), rel=1e-5)
+    assert found.within.groups.tolist() == ["a", "b"]
+    assert found.within.correct == pytest.approx([each[1], sum(each) - each[1]], rel=1e-5)
+    assert found.between == pytest.approx(np.std(first, axis=0, ddof=1).mean(), rel=1e-5)
     assert found.even == pytest.approx(5**-0.5)
     assert found.recordings == 4
 

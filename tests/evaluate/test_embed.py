@@ -92,7 +92,7 @@ def test_again_reads_nothing_and_gives_the_same(tmp_path: Path) -> None:
 def test_other_stamps_are_an_error_that_says_what_differs(tmp_path: Path) -> None:
     reader = SeriesReader([20] * 4)
     run(reader, recordings(4), tmp_path)
-    with pytest.raises(RunError, match=r"encoder\.step: 100 → 200.*Delete the folder.*another"):
+    with pytest.raises(RunError, match=r"encoder\.step: 100 → 200.*Delete the part.*another"):
         run(reader, recordings(4), tmp_path, stamps={"encoder": {"name": "mean", "step": 200}})
     with pytest.raises(RunError, match=r"preprocessing\.hop_seconds: None → 1\.0"):
         run(reader, recordings(4), tmp_path, hop_seconds=1.0)
@@ -310,7 +310,7 @@ def test_a_broken_shard_is_told(tmp_path: Path) -> None:
     (tmp_path / "part-00001.parquet").write_bytes(b"PAR1 broken")
     for attempt in (lambda: Vectors.load(tmp_path),
                     lambda: run(SeriesReader([8] * 4), recordings(4), tmp_path)):  # fmt: skip
-        with pytest.raises(RunError, match=r"part-00001\.parquet is not a shard.*Delete it"):
+        with pytest.raises(RunError, match=r"part-00001\.parquet is not .*delete it.*another"):
             attempt()
     with pytest.raises(RunError, match="holds no embeddings"):
         Vectors.load(tmp_path / "elsewhere")

@@ -6,9 +6,11 @@ import torch
 
 from mainspring.clips import NOTHING, ClipSpec, Extent, Timeline
 from mainspring.encoders.dilated import Dilated
+from mainspring.encoders.encoder import Encoder
 from mainspring.errors import DataError
 from mainspring.evaluate.finetune import finetune
 from mainspring.recordings.recording import Recording, StreamInfo
+from mainspring.training.order import seed_torch
 
 CLIP = ClipSpec(length=16)
 WAVES = {"slow": 0.2, "fast": 1.2}
@@ -71,3 +73,82 @@ def test_a_label_that_is_missing_or_unknown_is_refused(label):
     test[1] = replace(test[1], label=label)
     with pytest.raises(DataError, match=r"fast, slow"):
         finetune(encoder(), CLIP, train, test, Waves(), steps=1)
+
+
+def test_an_answer_is_the_mean_of_all_windows_without_dropout():
+    net, train, test = encoder(), recordings(0, 2), recordings(50, 20)
+    for seed in range(3):
+        seed_torch(seed, 0)
+        head = torch.nn.Linear(8, 2)  # as it is drawn, without a step of training
+        right = 0
+        for item in test:
+            clips = np.arange(0, 33, 8)[:, None] + np.arange(16)
+            samples = torch.from_numpy(Waves().read(item, {"series": clips})["series"])
+            with torch.no_grad():
+                odds = head(net.eval()(samples)).softmax(1).mean(0)
+            right += ["fast", "slow"][int(odds.argmax())] == item.label
+        net.train()
+        assert finetune(net, CLIP, train, test, Waves(), steps=0, seed=seed) == right / 40
+
+
+def test_the_encoder_learns_and_its_layer_ten_times_as_fast(monkeypatch):
+    rates, seen = [], []
+
+    class Spy(torch.optim.AdamW):
+        def step(self):
+            rates.append([group["lr"] for group in self.param_groups])
+            seen[:] = [sum(p.numel() for p in group["params"]) for group in self.param_groups]
+            super().step()
+
+    monkeypatch.setattr(torch.optim, "AdamW", Spy)
+    net = encoder()
+    finetune(net, CLIP, recordings(0, 2), recordings(50, 1), Waves(), steps=20, batch=2, lr=0.01)
+    assert seen == [sum(p.numel() for p in net.parameters()), 8 * 2 + 2]
+    of_encoder, of_layer = np.array(rates).T
+    np.testing.assert_allclose(of_layer, 10 * of_encoder)
+    assert of_encoder.max() == pytest.approx(0.01)
+    assert of_encoder[0] < 0.01 > of_encoder[-1]
+
+
+class Middles(Encoder):
+    """Sees pictures; keeps the least and the largest value it was shown."""
+
+    stream = "video"
+    citation = "none"
+
+    def __init__(self):
+        super().__init__()
+        self.dim = 1
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.shown = []
+
+    def forward(self, samples, present=None):
+        if not self.training:
+            self.shown.append((tuple(samples.shape[2:4]), int(samples.max())))
+        return self.weight * samples.float().mean((1, 2, 3, 4))[:, None]
+
+
+class Frames:
+    """Black pictures of 8 x 8 with an edge of white, two pixels wide."""
+
+    def timeline(self, recording):
+        return Timeline({"video": Extent(4, 1.0)})
+
+    def read(self, recording, draws):
+        pictures = np.full((*draws["video"].shape, 8, 8, 3), 255, np.uint8)
+        pictures[:, :, 2:6, 2:6] = 0
+        return {"video": pictures}
+
+    def stamp(self):
+        return {}
+
+
+def test_pictures_are_tested_at_their_middle(monkeypatch):
+    net = Middles()
+    monkeypatch.setattr("copy.deepcopy", lambda kept: kept)
+    info = {"video": StreamInfo("video", 4, 1.0, 4.0)}
+    items = [Recording(f"{n}.mp4", streams=info, label="ab"[n % 2]) for n in range(4)]
+    clip = ClipSpec(length=4, size=8, crop=4)
+    finetune(net, clip, items[:2], items[2:], Frames(), steps=1, batch=2)
+    assert {shape for shape, _ in net.shown} == {(4, 4)}
+    assert max(largest for _, largest in net.shown) == 0

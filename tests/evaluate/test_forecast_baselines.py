@@ -96,6 +96,8 @@ def test_missing_values_are_the_last_known() -> None:
     found = forecast_baselines(data, chronological(600), (5,), period=24, window=24, drop=24)
     assert all(np.isfinite(method[5].mse) for method in found.values())
     assert found[SEASON][5].mse < 0.3
+    units = [method[5].raw_mse / method[5].mse for method in found.values()]
+    assert units == pytest.approx([np.nanvar(data[:360])] * 4), "of what is known, in its units"
 
 
 def test_windows_end_at_their_step() -> None:

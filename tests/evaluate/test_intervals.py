@@ -65,6 +65,14 @@ def test_two_groups_tell_no_difference() -> None:
     assert (found.mean, found.low, found.high, found.word) == (1, -1, 1, "no better")
 
 
+def test_five_groups_are_enough_for_an_interval() -> None:
+    groups = np.repeat(list("abcde"), 4)
+    tally = Tally.of(np.ones(20), groups)
+    found = difference(tally, Tally.of(np.zeros(20), groups), np.random.default_rng(0))
+    assert (tally.few, found.low, found.word) == (False, 1, "better")
+    assert Tally.of(np.ones(16), groups[:16]).few
+
+
 def test_difference_uses_shared_groups_only() -> None:
     a = Tally.of(np.array([1.0, 1.0, 0.0]), np.array(["x", "y", "only a"], object))
     b = Tally.of(np.array([0.0, 1.0]), np.array(["x", "y"], object))

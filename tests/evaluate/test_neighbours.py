@@ -107,6 +107,22 @@ def test_retrieval_equals_a_slow_loop(data) -> None:
         assert found.tallies[k].mean == pytest.approx(hits / 60)
 
 
+def test_retrieval_leaves_rows_without_a_label_out(data) -> None:
+    matrix, labels, groups = data
+    some = labels.copy()
+    some[::3] = None
+    there = np.arange(60) % 3 != 0
+    found = retrieval(matrix, some, groups)
+    alone = retrieval(matrix[there], labels[there], groups[there])
+    assert (found.values, found.chance) == (alone.values, alone.chance)
+
+
+def test_a_gallery_smaller_than_k_holds_no_more_than_there_is() -> None:
+    labels, groups = np.array(list("aab"), object), np.array(list("xyz"), object)
+    found = retrieval(np.eye(3, dtype=np.float32) + 1, labels, groups, ks=(1, 9), folds=3)
+    assert found.values[9] == found.chance[9] == pytest.approx(2 / 3)
+
+
 def test_chance_of_retrieval_is_what_noise_gives(rng) -> None:
     labels = rng.choice(list("abcd"), 400, p=[0.4, 0.3, 0.2, 0.1]).astype(object)
     groups = (np.arange(400) // 2).astype(str)

@@ -181,3 +181,10 @@ def test_short_keeps_both_ends() -> None:
     assert short("abcdefghij", 5) == "ab…ij"
     assert len(short("x" * 99, 24)) == 24
     assert short("\udcff", 5) == "?"
+
+
+def test_a_measure_that_is_always_zero_has_no_values_below() -> None:
+    rows = [{"step": step, "loss": 0.5, "silent": 0.0} for step in range(1, 9)]
+    drawn = plots.curves(rows).axes
+    (zero,) = [axes for axes in drawn if axes.get_ylabel() == "silent"]
+    assert zero.get_ylim() == (0, 1)

@@ -2,9 +2,13 @@ import json
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import confusion_matrix
+from sklearn.preprocessing import StandardScaler
 
 from mainspring.errors import DataError
-from mainspring.evaluate.probe import compare, probe
+from mainspring.evaluate.probe import STRENGTHS, compare, probe
+from mainspring.evaluate.splits import grouped_folds, labels_per_class
 from mainspring.evaluate.verdict import verdict
 
 
@@ -45,6 +49,58 @@ def test_finds_nothing_where_nothing_is() -> None:
     assert result.accuracy < 0.55
     straddling = probe(matrix, labels, np.arange(len(groups)).astype(str).astype(object))
     assert straddling.accuracy > 0.9
+
+
+def by_hand(matrix, labels, groups, seed: int):
+    """The protocol with scikit-learn alone: fold after fold, every strength tried."""
+    codes = np.unique(labels.astype(str), return_inverse=True)[1]
+    dice, fit = np.random.default_rng(seed), LogisticRegression(max_iter=50_000)
+    told, common, strengths, few = np.zeros_like(codes), np.zeros_like(codes), [], []
+    for train, test in grouped_folds(codes, groups, 5, dice):
+        scaler = StandardScaler().fit(matrix[train].astype(float))
+        x, y = scaler.transform(matrix[train].astype(float)), codes[train]
+        right = np.zeros(len(STRENGTHS))
+        for a, b in grouped_folds(y, groups[train], 3, dice):
+            right += [
+                (fit.set_params(C=c).fit(x[a], y[a]).predict(x[b]) == y[b]).sum() for c in STRENGTHS
+            ]
+        strengths.append(STRENGTHS[int(right.argmax())])
+        fit.set_params(C=strengths[-1]).fit(x, y)
+        told[test] = fit.predict(scaler.transform(matrix[test].astype(float)))
+        common[test] = np.bincount(y).argmax()
+        drawn = labels_per_class(y, 20, dice)
+        fit.set_params(C=1.0).fit(x[drawn], y[drawn])
+        few.append(fit.score(scaler.transform(matrix[test].astype(float)), codes[test]))
+    return codes, told, common, strengths, few
+
+
+def test_equals_the_protocol_by_hand() -> None:
+    """With a few recordings far from the others, so that it matters which rows standardise."""
+    matrix, labels, groups = clusters(40, 3, 3, apart=0.8, seed=1)
+    matrix[:30] *= 4
+    kept = np.random.default_rng(1).random(120) < np.where(labels == "class 0", 1, 0.5)
+    data = matrix[kept], labels[kept], groups[kept]
+    codes, told, common, strengths, few = by_hand(*data, seed=0)
+    found = probe(*data, seeds=(0,), per_class=(20, 60))  # one class has more than 20, none 60
+    assert found.strengths == strengths
+    np.testing.assert_array_equal(found.confusion, confusion_matrix(codes, told))
+    assert found.chance_majority == (common == codes).mean()
+    assert [point.labels for point in found.curve] == [20, None]
+    assert found.curve[0].accuracy == pytest.approx(np.mean(few))
+    twice = probe(*data, seeds=(0, 1), per_class=())
+    other = probe(*data, seeds=(1,), per_class=())
+    assert twice.accuracy == pytest.approx((found.accuracy + other.accuracy) / 2)
+    assert other.accuracy != found.accuracy
+
+
+def test_a_probe_of_uneven_classes_is_not_stopped_by_telling_the_commonest() -> None:
+    rng = np.random.default_rng(0)
+    common = rng.random(100) < 0.8
+    matrix = rng.normal(size=(100, 16)) + common[:, None] * rng.normal(size=16)
+    labels = np.where(common, "common", "rare").astype(object)
+    found = probe(matrix.astype(np.float32), labels, np.arange(100).astype(str), (0,), ())
+    assert found.accuracy > found.chance_majority + 0.1
+    assert found.balanced_accuracy > 0.8
 
 
 def test_the_metrics_by_hand_on_a_lopsided_problem() -> None:

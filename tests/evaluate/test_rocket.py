@@ -1,5 +1,8 @@
 import numpy as np
 import pytest
+from sklearn.linear_model import RidgeClassifierCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from mainspring.errors import DataError
 from mainspring.evaluate import rocket as module
@@ -61,6 +64,44 @@ def test_dilations_grow_to_the_length(length: int, features: int) -> None:
         assert (LENGTH - 1) * sizes[-1] <= length - 1
     if features > 32 and length >= LENGTH:
         assert (LENGTH - 1) * (sizes[-1] + 1) > length - 1, "the last one spans the series"
+
+
+@pytest.mark.parametrize(("length", "features"), [(24, 119), (150, 119), (1000, 119), (150, 20)])
+def test_dilations_by_hand(length: int, features: int) -> None:
+    """32 exponents at most; the rest goes to the smallest dilations, one by one."""
+    count, top = min(features, 32), np.log2((length - 1) / 8)
+    sizes = [int(2 ** (top * at / (count - 1)) + 1e-9) for at in range(count)]
+    given = {size: int(sizes.count(size) * features / count) for size in sorted(set(sizes))}
+    while (left := features - sum(given.values())) > 0:
+        for size in [*given][:left]:
+            given[size] += 1
+    assert dilations(length, features) == [*given.items()]
+
+
+def test_padding_takes_turns_over_kernels_and_dilations() -> None:
+    groups = MiniRocket(84 * 5).fit(bursts(0, 3)[0]).groups
+    assert len(groups) > 1
+    for at, kernels in enumerate(groups.values()):
+        assert [one.padded for one in kernels] == [(at + k) % 2 == 0 for k in range(84)]
+
+
+def test_at_most_nine_channels_are_added_up() -> None:
+    series = np.random.default_rng(0).normal(size=(3, 30, 20))
+    groups = MiniRocket(84 * 4).fit(series).groups
+    sizes = np.array([len(one.channels) for kernels in groups.values() for one in kernels])
+    assert sizes.max() == 9
+    # Log-uniform: floor(2^e) with e up to log2(10).
+    assert (sizes == 1).mean() == pytest.approx(1 / np.log2(10), abs=0.08)
+
+
+def test_the_classifier_is_a_ridge_with_the_papers_penalties() -> None:
+    (train, labels), (test, truth) = bursts(0, 30), bursts(1, 40)
+    found = rocket(train, labels, test, truth, features=200)
+    transform = MiniRocket(200).fit(train)
+    ridge = make_pipeline(StandardScaler(), RidgeClassifierCV(alphas=np.logspace(-3, 3, 10)))
+    ridge.fit(transform.transform(train).astype(float), labels)
+    np.testing.assert_array_equal(found.told, ridge.predict(transform.transform(test)))
+    assert found.settings["alpha"] == ridge[-1].alpha_
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -106,6 +106,18 @@ def test_clips_show_the_balls_where_they_are_said_to_be(world, films, length, st
     assert np.abs(scene.sounds).max(1).min() > 1e-3
 
 
+def test_clips_of_films_that_take_turns_stay_with_their_moments(world, films):
+    asked = balls.impacts(world, films[:2])
+    ends = np.array([0, len(asked) - 1, 1])
+    assert len(set(asked.films[ends])) == 2
+    mixed = Moments(asked.films[ends], asked.seconds[ends], asked.sounding[ends], asked.other[ends])
+    reader = Reader(CLIPS)
+    whole, some = watch(world, asked, reader, CLIPS), watch(world, mixed, reader, CLIPS)
+    assert np.array_equal(some.pictures, whole.pictures[ends])
+    assert np.array_equal(some.sounds, whole.sounds[ends])
+    assert np.array_equal(some.moments.sounding, whole.moments.sounding[ends])
+
+
 def test_pointing_and_overlap_of_the_truth_itself():
     asked = moments(40, np.random.default_rng(0))
     found = score(drawn(asked.sounding), asked)
@@ -129,6 +141,15 @@ def test_the_other_ball_is_a_miss():
     assert score(both, asked).which == pytest.approx(
         (asked.sounding[:, 2] > asked.other[:, 2]).mean()
     )
+
+
+def test_a_point_on_both_balls_says_nothing_of_which():
+    asked = moments(4, np.random.default_rng(0))
+    asked.sounding[:], asked.other[:] = (40.0, 40.0, 10.0), (48.0, 40.0, 10.0)
+    places = np.array([[44.0, 40.0, 1.0], [33.0, 40.0, 1.0], [55.0, 40.0, 1.0], [5.0, 5.0, 1.0]])
+    found = score(drawn(places), asked)
+    assert (found.ball.pointing.mean, found.either, found.which) == (0.5, 0.75, 0.5)
+    assert np.isnan(score(drawn(np.tile(places[:1], (4, 1))), asked).which)
 
 
 def test_maps_of_noise_are_at_chance():
@@ -215,6 +236,11 @@ def test_sounds_of_others_are_never_of_the_same_film():
     taken = Scene(asked, pictures, sounds).with_sounds_of_others().sounds[:, 0].astype(int)
     assert (asked.films[taken] != asked.films).all()
     assert sorted(taken) == list(range(12))
+    turns = Moments(
+        np.array([*"abcacb"], object), asked.seconds[:6], asked.sounding[:6], asked.other[:6]
+    )
+    taken = Scene(turns, pictures[:6], sounds[:6]).with_sounds_of_others().sounds[:, 0].astype(int)
+    assert (turns.films[taken] != turns.films).all()
     one = Moments(asked.films[:4], asked.seconds[:4], asked.sounding[:4], asked.other[:4])
     with pytest.raises(DataError, match="two films"):
         Scene(one, pictures[:4], sounds[:4]).with_sounds_of_others()

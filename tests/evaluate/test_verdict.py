@@ -82,6 +82,26 @@ def test_without_labels_two_windows_find_each_other() -> None:
     assert json.loads(json.dumps(good.to_dict()))["dim"] == 16
 
 
+def test_better_than_one_alone_is_not_enough() -> None:
+    said = verdict(
+        {
+            "trained": labelled(4, 0),
+            "random weights": labelled(0, 1),
+            "raw features": labelled(9, 2),
+        }
+    )
+    assert "Training paid" not in said
+    assert "not shown its worth against raw features:" in said
+
+
+def test_windows_are_tallied_by_group() -> None:
+    vectors = windows(0.3, recordings=80)
+    vectors.groups[:] = [f"room {row // 40}" for row in vectors.rows]
+    found = unlabelled(vectors)
+    assert found.tally.groups.tolist() == ["room 0", "room 1"]
+    assert (found.low, found.high) == (0, 1)
+
+
 def test_unlabelled_by_a_slow_loop() -> None:
     vectors = windows(2.0, recordings=30, each=4, seed=3)
     shuffled = vectors[np.random.default_rng(0).permutation(len(vectors))]

@@ -89,13 +89,15 @@ def forecast(
         scale: Standardise by train before encoding, as TS2Vec does. For encoders that take values
             as they are (`normalise="none"`) and learnt from standardised ones.
         calendar: Append the seven features of `calendar_features`, standardised by train, to what
-            the encoder reads. For encoders that learnt from arrays with these seven columns last.
+            the encoder reads. For encoders that learnt from arrays with these seven columns last,
+            and not for one of patches, which looks at each channel by itself.
         quick: Leave random weights out.
         log: Where to say how far it is.
 
     Raises:
         DataError: If the series do not fit the encoder, or a part is too short.
-        ConfigError: If parts or horizons do not fit the data, or horizons or period are below 1.
+        ConfigError: If parts or horizons do not fit the data, horizons or period are below 1, or
+            an encoder of patches is given a calendar.
     """
     if min(horizons, default=1) < 1 or (period is not None and period < 1):
         raise ConfigError(
@@ -103,6 +105,13 @@ def forecast(
             "each is a number of steps, at least 1."
         )
     saved = load(run, "series")
+    patches = isinstance(saved.encoder, PatchTransformer)
+    if calendar and patches:
+        raise ConfigError(
+            f"calendar is given, but the encoder of {run} is of patches, which looks at each "
+            "channel by itself: a calendar would change nothing. Leave it out, or take an encoder "
+            "such as dilated."
+        )
     found, problems = with_series(data, log)
     values, splits = _instances(read_whole(found, saved.clip), parts)
     chosen = tuple(horizons) or _fitting(splits.valid, splits.test)
@@ -111,7 +120,6 @@ def forecast(
         told = _calendar(found, saved.clip, values.shape[1], splits.train)
         inputs = np.concatenate([inputs, told], axis=2)
     encoders = {TRAINED: saved.encoder} if quick else both(saved.encoder, 0)
-    patches = isinstance(saved.encoder, PatchTransformer)
     own = int(saved.encoder.settings["context"]) - 1 if patches else CONTEXT
     past = own if context is None else context
     arms: dict[str, dict[int, Forecast]] = {}

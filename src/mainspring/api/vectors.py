@@ -19,7 +19,7 @@ from mainspring.errors import DataError, RunError, unknown
 from mainspring.evaluate.embed import embed as embed_windows
 from mainspring.evaluate.search import Hit, embed_query, embed_words, parse_query
 from mainspring.evaluate.search import search as search_vectors
-from mainspring.evaluate.vectors import Vectors
+from mainspring.evaluate.vectors import PATTERN, Vectors
 from mainspring.pretexts import catalog as pretexts
 from mainspring.pretexts.pretext import Pretext
 from mainspring.recordings.cache import DECODED, Cache
@@ -246,7 +246,8 @@ def _searched(run: str | Path, gallery: Saved, data: Any, joint: bool, log: Log 
     if vectors.stamps.get("encoder") != gallery.stamp:
         raise RunError(
             f"{folder} was embedded with another encoder than {run} has now: it was trained on "
-            f"since. Delete the folder and embed again: {_command(Run(run), stream, joint)}."
+            f"since. Delete the {PATTERN} there and embed again: "
+            f"{_command(Run(run), stream, joint)}."
         )
     return vectors
 

@@ -51,8 +51,9 @@ def run(flags: Flags, extra: dict[str, Any]) -> tuple[Any, str]:
     )
     rows = [f"{'':16}{'probe':>8}{'interval':>16}{'1-NN':>8}{'R@1':>8}{'R@5':>8}"]
     for name, result in probed.results.items():
+        span = "" if (result.low, result.high) == (0, 1) else f"{result.low:.1%}-{result.high:.1%}"
         rows.append(
-            f"{name:16}{result.accuracy:8.1%}{f'{result.low:.1%}-{result.high:.1%}':>16}"
+            f"{name:16}{result.accuracy:8.1%}{span:>16}"
             f"{probed.neighbours[name][1]:8.1%}{probed.recall[name].values[1]:8.1%}"
             f"{probed.recall[name].values[5]:8.1%}"
         )

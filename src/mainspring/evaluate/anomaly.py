@@ -140,7 +140,8 @@ def detect(
     """Which steps after the train part are reported.
 
     Those whose adjusted error lies more than 4 standard deviations above the mean of train, but
-    for hits that follow another within `delay` steps.
+    for hits that follow another within `delay` steps. Where train has no error at all, those whose
+    errors come out of nothing.
 
     Args:
         errors: Of train and what follows.
@@ -152,6 +153,8 @@ def detect(
         DataError: If train is too short for a threshold.
     """
     relative = adjusted(errors)
+    if train > AROUND + 2 and not errors[:train].any():
+        return suppressed(np.isposinf(relative[train:]), delay)
     # The first mean over a full window is also left out, as in the protocol.
     seen = relative[AROUND + 1 : train]
     seen = seen[np.isfinite(seen)]

@@ -99,6 +99,8 @@ def _line(axes: Axes, steps: np.ndarray, values: np.ndarray, colour: str) -> np.
 def _measure(axes: Axes, rows: Sequence[Mapping[str, Any]], name: str, colour: str) -> Axes:
     """One measure, titled by where it begins and ends."""
     smooth = _line(axes, *_series(rows, name), colour)
+    if not smooth.any():
+        axes.set_ylim(0, 1)  # not from below 0, where nothing can be
     if len(smooth):
         axes.set_title(f"{smooth[0]:.3g} → {smooth[-1]:.3g}")
     return axes

@@ -132,8 +132,10 @@ def embed(
         vectors = Vectors.load(out)
     if len(vectors) == 0:
         why = "; ".join(f"{name}: {reason}" for name, reason in [*vectors.problems.items()][:3])
-        again = "" if out is None else f" When that is put right, delete {out} and try again."
-        raise DataError(f"None of the {len(catalogue)} recordings could be embedded. {why}.{again}")
+        said = f"None of the {len(catalogue)} recordings could be embedded. {why}."
+        if out is not None:
+            said += f" When that is put right, delete the {PATTERN} in {out} and try again."
+        raise DataError(said)
     return replace(vectors, stream=encoder.stream)
 
 
@@ -150,6 +152,6 @@ def _prepare(out: Path, names: list[str]) -> None:
     if others:
         raise RunError(
             f"{out} holds embeddings of more recordings than there are now ({others[0]} is not of "
-            f"these {len(names)} shards). Delete the folder to embed anew, or choose another "
-            f"folder for the new embeddings."
+            f"these {len(names)} shards). Delete the {PATTERN} there to embed anew, or choose "
+            f"another folder for the new embeddings."
         )

@@ -240,8 +240,9 @@ class _Task:
         """C by accuracy on validation groups; the strongest regularisation among the best.
 
         A third of the groups is held out, each third in turn where rows are few. Regularisation
-        is weakened until that has not helped twice in a row. Fits are coarse here (float32 and a
-        tenfold tolerance): they are compared, not reported.
+        is weakened to C = 1 at least, and further until that has not helped twice in a row: of
+        classes of uneven sizes the strongest few all tell the commonest alone. Fits are coarse
+        here (float32 and a tenfold tolerance): they are compared, not reported.
         """
         if len(set(groups)) < 2:
             return FEW_STRENGTH
@@ -254,7 +255,7 @@ class _Task:
                 said = self._tell(matrix[train], codes[train], matrix[held], strength, 1e-3)
                 right += int((said == codes[held]).sum())
             scores.append(right)
-            if len(scores) - int(np.argmax(scores)) > 2:
+            if strength >= FEW_STRENGTH and len(scores) - int(np.argmax(scores)) > 2:
                 break
         return STRENGTHS[int(np.argmax(scores))]
 

@@ -66,6 +66,8 @@ class MiniRocket:
 
     - several channels: each kernel and dilation adds up a random subset of at most 9 channels, its
       size log-uniform, as ROCKET does (Dempster, Petitjean & Webb, DMKD 2020, released code);
+    - biases are quantiles of the outputs that are counted (the released code takes them of padded
+      outputs for kernels without padding too);
     - unequal lengths: dilations fit the longest series of train; shares are of a series' own
       outputs, its surroundings are zero, and a share of no output is 0;
     - missing values are filled as `mainspring.evaluate.gaps.filled` says.

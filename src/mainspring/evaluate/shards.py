@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mainspring.errors import RunError
-from mainspring.evaluate.vectors import META, differences, read_meta
+from mainspring.evaluate.vectors import META, PATTERN, differences, read_meta
 from mainspring.recordings.recording import Recording
 
 
@@ -73,7 +73,7 @@ def finished(path: Path, stamps: dict[str, Any], shard: dict[str, Any]) -> bool:
     """
     meta = read_meta(path)
     ways = (
-        f"Delete the folder {path.parent} to embed anew, or choose another folder for the new "
+        f"Delete the {PATTERN} there to embed anew, or choose another folder for the new "
         f"embeddings."
     )
     if meta["stamps"] != stamps:

@@ -81,8 +81,8 @@ class Vectors:
             if meta["stamps"] != metas[0]["stamps"]:
                 raise RunError(
                     f"{path} was made in another way than {paths[0].name}: "
-                    f"{differences(metas[0]['stamps'], meta['stamps'])}. Delete the folder and "
-                    f"embed again."
+                    f"{differences(metas[0]['stamps'], meta['stamps'])}. Delete the "
+                    f"{PATTERN} there and embed again."
                 )
         expected = metas[0]["shard"]["of"]
         if len(paths) != expected:
@@ -176,8 +176,9 @@ def read_meta(path: Path) -> dict[str, Any]:
         return json.loads(footer[META])
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise RunError(
-            f"{path} is not a shard of embeddings that mainspring wrote ({error}). Delete it and "
-            f"give the embed command again."
+            f"{path} is not a shard of embeddings that mainspring wrote ({error}). If it "
+            f"is a damaged one, delete it and give the embed command again; otherwise choose "
+            f"another folder for the embeddings."
         ) from error
 
 
