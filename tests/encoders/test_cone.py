@@ -4,7 +4,7 @@ from torch import Tensor
 
 from mainspring.encoders import dilated_block
 from mainspring.encoders.cone import last_tokens, sliding
-from mainspring.encoders.dilated import Dilated
+from mainspring.encoders.dilated import MISSING, Dilated
 from mainspring.errors import ConfigError, DataError
 
 
@@ -25,13 +25,16 @@ def plainly(encoder: Dilated, values: Tensor, context: int, hide_last: bool = Fa
         window = values[None, max(0, t - context) : t + 1].clone()
         if hide_last:
             window[:, -1] = torch.nan
-        rows.append(encoder.tokens(window)[0, -1])
+        hidden = encoder.stem(encoder.prepare(window))
+        if hide_last:
+            hidden[:, :, -1] = 0
+        rows.append(encoder.trunk(hidden)[0, -1])
     return torch.stack(rows)
 
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("normalise", ["none", "recording"])
-@pytest.mark.parametrize("missing", ["flag", "channel", "step"])
+@pytest.mark.parametrize("missing", MISSING)
 def test_sliding_equals_every_window_on_its_own(causal, normalise, missing):
     encoder = small(causal=causal, normalise=normalise, missing=missing)
     values = series(90)
@@ -55,12 +58,20 @@ def test_any_depth_context_and_length(causal, depth, context, time):
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("normalise", ["none", "recording"])
 @pytest.mark.parametrize("context", [1, 30])
-def test_a_hidden_last_step_is_a_missing_one(causal, normalise, context):
-    encoder = small(causal=causal, normalise=normalise, depth=3)
-    got = sliding(encoder, series(60), context, batch=16, hide_last=True)
-    want = plainly(encoder, series(60), context, hide_last=True)
+@pytest.mark.parametrize("missing", MISSING)
+def test_a_hidden_last_step_enters_as_0(causal, normalise, context, missing):
+    encoder = small(causal=causal, normalise=normalise, depth=3, missing=missing)
+    values = series(60)
+    values[20:26, 1] = values[40:43] = torch.nan
+    got = sliding(encoder, values, context, batch=16, hide_last=True)
+    want = plainly(encoder, values, context, hide_last=True)
     torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(got, sliding(encoder, series(60), context))
+    assert not torch.allclose(got, sliding(encoder, values, context))
+    windows = values.unfold(0, 7, 7).transpose(1, 2)
+    other = windows.clone()
+    other[:, -1] += 100
+    hidden, same = (last_tokens(encoder, some, hide_last=True) for some in (windows, other))
+    assert torch.equal(hidden, same)
 
 
 def test_the_batch_changes_nothing():

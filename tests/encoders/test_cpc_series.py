@@ -132,6 +132,8 @@ def test_pools_are_what_they_say():
     tokens = small().tokens(samples, present)
     torch.testing.assert_close(small()(samples, present), tokens[:, :6].mean(1))
     torch.testing.assert_close(small(pool="last")(samples, present), tokens[:, 5])
+    late = (torch.arange(30) >= 12).expand(3, 30)  # padding before
+    torch.testing.assert_close(small(pool="last").embed(tokens, late), tokens[:, 7])
 
 
 def test_a_missing_channel_leaves_the_other_and_missing_is_not_zero():
@@ -167,6 +169,10 @@ def test_bfloat16_runs_and_is_near():
     with torch.autocast("cpu", torch.bfloat16):
         near = encoder(samples)
     torch.testing.assert_close(near, encoder(samples), atol=0.05, rtol=0.05)
+    latents = torch.randn(2, 8, 9)
+    with torch.autocast("cpu", torch.bfloat16):
+        exact = encoder.trunk(latents)
+    assert torch.equal(exact, encoder.trunk(latents))  # the recurrence is not rounded
 
 
 def test_a_token_is_there_if_any_of_its_steps_is():

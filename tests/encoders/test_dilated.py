@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch.nn.functional as F
 
 from mainspring.clips import NOTHING
 from mainspring.encoders import dilated_block
-from mainspring.encoders.dilated import Dilated
+from mainspring.encoders.dilated import MISSING, Dilated
 from mainspring.encoders.dilated_block import Block, DilatedConv, Extent, keep, through
 from mainspring.encoders.units import statistics
 from mainspring.errors import ConfigError, DataError
@@ -105,8 +106,10 @@ def test_settings_build_the_same_encoder_again():
 
 @pytest.mark.parametrize("pool", ["mean", "max"])
 @pytest.mark.parametrize("causal", [False, True])
-def test_padding_at_the_end_changes_nothing(causal, pool):
-    encoder, samples = small(causal=causal, pool=pool), series(time=30)
+@pytest.mark.parametrize("missing", MISSING)
+def test_padding_at_the_end_changes_nothing(causal, pool, missing):
+    encoder, samples = small(causal=causal, pool=pool, missing=missing), series(time=30)
+    samples[1, 27:] = torch.nan
     samples[0, 3:6, 1] = torch.nan
     padded = torch.cat([samples, torch.full((3, 17, 2), 1e6)], 1)
     present = (torch.arange(47) < 30).expand(3, 47)
@@ -133,6 +136,46 @@ def test_a_missing_channel_leaves_the_steps_other_channels():
     other = samples.clone()
     other[:, 10, 1] += 0.5
     assert not torch.allclose(encoder.tokens(samples)[:, 10], encoder.tokens(other)[:, 10])
+
+
+def test_a_missing_channel_takes_the_whole_step_out_where_asked():
+    samples = series()
+    samples[:, 10, 0] = torch.nan
+    for missing, out in (("step", True), ("channel", False), ("flag", False), ("fill", False)):
+        encoder = small(missing=missing)
+        there = encoder.stem(encoder.prepare(samples)).any(1)
+        assert bool(there[:, 10].any()) != out
+        assert bool(there[:, 9].all())
+
+
+@pytest.mark.parametrize("normalise", ["none", "recording"])
+def test_filled_in_values_lie_on_lines_between_observed_ones(normalise):
+    encoder = small(missing="fill", normalise=normalise)
+    samples = series()
+    samples[torch.rand(samples.shape, generator=torch.Generator().manual_seed(1)) < 0.7] = torch.nan
+    samples[2, :, 1] = torch.nan
+    rows, flags = encoder.prepare(samples).chunk(2, -1)
+    for row, channel in itertools.product(range(3), range(2)):
+        values = samples[row, :, channel].double().numpy()
+        known = np.flatnonzero(~np.isnan(values))
+        assert bool(flags[row, :, channel].all()) == bool(len(known)) == (row + channel < 3)
+        if normalise == "recording" and len(known):
+            values = (values - values[known].mean()) / values[known].std()
+        line = np.interp(np.arange(40), known, values[known]) if len(known) else np.zeros(40)
+        np.testing.assert_allclose(rows[row, :, channel], line, atol=1e-5)
+
+
+def test_a_causal_encoder_fills_in_the_last_observed_value():
+    encoder = small(missing="fill", causal=True, normalise="none")
+    samples = series(1)
+    samples[:, :3] = samples[:, 10:14, 1] = torch.nan
+    rows, flags = encoder.prepare(samples).chunk(2, -1)
+    assert not rows[:, :3].any()
+    assert torch.equal(flags[0, :, 0] == 1, torch.arange(40) >= 3)
+    assert torch.equal(rows[0, 10:14, 1], samples[0, 9, 1].expand(4))
+    later = samples.clone()
+    later[:, 14:] += 1
+    assert torch.equal(encoder.tokens(samples)[:, :14], encoder.tokens(later)[:, :14])
 
 
 def test_missing_is_not_the_same_as_average():
@@ -200,6 +243,10 @@ def test_a_constant_channel_becomes_zero():
     assert float(scale) == 1
     assert float(((values - mean) / scale).abs().max()) < 0.1
     assert small(channels=1)(values).isfinite().all()
+    values[:, ::2] = values[:, ::2].nextafter(torch.tensor(torch.inf))  # by the last digit
+    for size in (1.0, 1e-20):
+        scale = statistics(values * size, torch.ones(1, 50, 1, dtype=torch.bool))[1]
+        assert float(scale) == 1
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e-21, 1e20, 1e37])
@@ -212,6 +259,13 @@ def test_units_of_any_size_have_a_mean_and_a_scale(size):
         torch.testing.assert_close(got / size, want)
     encoder = small()
     torch.testing.assert_close(encoder(values * size), encoder(values), atol=1e-4, rtol=1e-4)
+
+
+def test_the_largest_numbers_there_are_have_a_mean_and_a_scale():
+    most = torch.finfo(torch.float32).max
+    values = torch.tensor([most, 0.0])[None, :, None]
+    for got in statistics(values, torch.ones_like(values, dtype=torch.bool)):
+        assert float(got) == pytest.approx(most / 2)
 
 
 def test_settings_out_of_range_are_named():
@@ -308,6 +362,14 @@ def test_bfloat16_is_close_to_float32():
     with torch.autocast("cpu", torch.bfloat16):
         got = encoder(samples)
     torch.testing.assert_close(got, want, atol=0.05, rtol=0.05)
+
+
+def test_raw_values_keep_their_digits_in_bfloat16():
+    encoder = small(normalise="none")
+    prepared = encoder.prepare(series() + 1e4)
+    with torch.autocast("cpu", torch.bfloat16):
+        entered = encoder.stem(prepared)
+    torch.testing.assert_close(entered, encoder.stem(prepared))
 
 
 def test_a_tap_as_a_product_is_the_same_convolution(monkeypatch):

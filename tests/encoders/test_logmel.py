@@ -3,9 +3,10 @@ import json
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mainspring.augment.audio import spec_augment
-from mainspring.encoders.logmel import LogMel, hertz_to_mel, mel_filters, mel_to_hertz
+from mainspring.encoders.logmel import BasicBlock, LogMel, hertz_to_mel, mel_filters, mel_to_hertz
 from mainspring.errors import ConfigError
 
 RATE = 16000
@@ -146,6 +147,7 @@ def test_a_clips_own_level_is_taken_out_or_kept():
     torch.testing.assert_close(levels.std((1, 2)), torch.ones(2), atol=1e-3, rtol=0)
     torch.testing.assert_close(small().prepare(sound / 4), levels, atol=1e-3, rtol=0)
     fixed = small(normalise="fixed")
+    torch.testing.assert_close(fixed.prepare(sound), (fixed.spectrogram(sound) + 13) / 6)
     difference = fixed.prepare(sound) - fixed.prepare(sound / 4)
     torch.testing.assert_close(
         difference, torch.full_like(difference, float(np.log(16) / 6)), atol=1e-2, rtol=0
@@ -161,6 +163,29 @@ def test_sound_played_backwards_is_the_spectrogram_played_backwards():
 
 
 # -- the encoder ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_block_equals_its_formula_in_float64(stride):
+    torch.manual_seed(0)
+    block = BasicBlock(4, 4 * stride, stride).double().train()
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter)
+    weight = dict(block.named_parameters())
+
+    def normed(x, name):
+        mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+        gain = weight[f"{name}.weight"] / (variance + 1e-5).sqrt()
+        offset = weight[f"{name}.bias"] - mean * gain
+        return x * gain[:, None, None] + offset[:, None, None]
+
+    x = torch.randn(3, 4, 7, 6, dtype=torch.float64)
+    inner = F.conv2d(x, weight["conv1.weight"], stride=stride, padding=1)
+    inner = F.conv2d(normed(inner, "norm1").clamp(min=0), weight["conv2.weight"], padding=1)
+    shortcut = x
+    if stride > 1:
+        shortcut = normed(F.conv2d(x, weight["shortcut.0.weight"], stride=stride), "shortcut.1")
+    torch.testing.assert_close(block(x), (normed(inner, "norm2") + shortcut).clamp(min=0))
 
 
 def test_tokens_lie_on_a_grid_of_time_and_frequency():

@@ -43,6 +43,20 @@ def test_patchtsts_size():
     count = sum(p.numel() for p in encoder.parameters())
     assert count == 3 * layer + (12 * 128 + 128) + 42 * 128 + missing
     assert encoder.tokens(series(2, 512, 1)).shape == (2, 42, 1, 128)
+    assert (encoder.settings["heads"], encoder.settings["dropout"]) == (16, 0.2)
+    assert not encoder.missing.weight.any()  # without gaps it is PatchTST
+    assert encoder.positions is not None
+    assert 0.019 < float(encoder.positions.detach().abs().max()) <= 0.02
+
+
+def test_dropout_is_on_patches_and_in_both_halves_of_a_layer():
+    encoder, calls = small().train(), []
+    for module in encoder.modules():
+        if isinstance(module, Dropout):
+            module.register_forward_hook(lambda module, given, out: calls.append(out.shape))
+    encoder(series(time=48))
+    layer = [(6, 6, 16), (6, 6, 24), (6, 6, 16)]  # after attention, between and after the maps
+    assert [tuple(shape) for shape in calls] == [(6, 6, 16), *layer, *layer]
 
 
 def slow_tokens(encoder: PatchTransformer, window: np.ndarray) -> np.ndarray:
@@ -224,6 +238,19 @@ def test_a_missing_value_is_told_from_the_mean_only_by_its_flag():
     values = encoder.prepare(samples)
     same = torch.cat([values[..., :8], torch.ones_like(values[..., 8:])], -1)
     torch.testing.assert_close(encoder.stem(values), encoder.stem(same))
+
+
+def test_gain_and_offset_leave_missing_values_at_the_mean():
+    encoder = small(affine=True)
+    assert encoder.gain is not None
+    assert encoder.offset is not None
+    torch.nn.init.normal_(encoder.gain)
+    torch.nn.init.normal_(encoder.offset)
+    prepared = encoder.prepare(gappy(series()))
+    values, observed = prepared.split(8, -1)
+    values = (values * encoder.gain + encoder.offset).masked_fill(observed == 0, 0.0)
+    want = encoder.project(values) + encoder.missing(1 - observed)
+    torch.testing.assert_close(encoder.stem(prepared), want)
 
 
 @pytest.mark.parametrize("training", [False, True])

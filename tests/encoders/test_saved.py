@@ -149,6 +149,20 @@ def test_what_does_not_fit_is_listed_with_shapes_and_left_alone(tmp_path: Path) 
         load_weights(tiny(1), tmp_path / "w.safetensors", strict=True)
 
 
+@pytest.mark.parametrize(
+    "change", [{"queue": torch.zeros(2)}, {"layer4.0.downsample.1.weight": torch.zeros(33)}]
+)
+def test_strict_refuses_a_name_or_a_shape_too_many(
+    change: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    save_file(tiny(0).state_dict() | change, tmp_path / "w.safetensors")
+    target = tiny(1)
+    with pytest.raises(ConfigError, match="does not fit R2Plus1DTiny exactly"):
+        load_weights(target, tmp_path / "w.safetensors", strict=True)
+    assert same(target, tiny(1))
+    assert not load_weights(target, tmp_path / "w.safetensors").complete
+
+
 def test_a_folder_of_ours_is_a_source(tmp_path: Path) -> None:
     save_encoder(tmp_path, tiny(0), CLIP)
     target = tiny(1)

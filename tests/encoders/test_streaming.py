@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mainspring.encoders.dilated import Dilated
+from mainspring.encoders.dilated import MISSING, Dilated
 from mainspring.encoders.patch_transformer import PatchTransformer
 from mainspring.encoders.streaming import Stream
 from mainspring.errors import ConfigError, DataError
@@ -28,7 +28,7 @@ def at_once(encoder: Dilated, values: Tensor) -> Tensor:
     return encoder.tokens(values)
 
 
-@pytest.mark.parametrize("missing", ["flag", "channel", "step"])
+@pytest.mark.parametrize("missing", MISSING)
 def test_sample_by_sample_equals_the_whole_series(missing):
     encoder, values = causal(missing=missing), series(1, 150)[0]
     stream = Stream(encoder)
@@ -61,8 +61,10 @@ def test_several_series_side_by_side():
     torch.testing.assert_close(got, at_once(encoder, values), atol=1e-5, rtol=1e-5)
 
 
-def test_a_saved_state_goes_on_elsewhere():
-    encoder, values = causal(), series(1, 80)[0]
+@pytest.mark.parametrize("missing", ["flag", "fill"])
+def test_a_saved_state_goes_on_elsewhere(missing):
+    encoder, values = causal(missing=missing), series(1, 80)[0]
+    values[48:53] = torch.nan
     first = Stream(encoder)
     for sample in values[:50]:
         first.push(sample)
@@ -78,7 +80,7 @@ def test_a_saved_state_goes_on_elsewhere():
 
 
 def test_a_reset_stream_begins_anew():
-    stream, values = Stream(causal()), series(1, 30)[0]
+    stream, values = Stream(causal(missing="fill")), series(1, 30)[0]
     first = [stream.push(sample) for sample in values]
     stream.reset()
     for before, sample in zip(first, values, strict=True):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mainspring.encoders import catalog, precision
 from mainspring.encoders.r2plus1d import R2Plus1D18, R2Plus1DTiny, TemporalConv
 from mainspring.encoders.r3d import R3D18
-from mainspring.encoders.slow import Slow18, Slow50
+from mainspring.encoders.slow import Basic, Bottleneck, Residual, Slow18, Slow50
 from mainspring.encoders.video import VideoEncoder
 from mainspring.encoders.video_resnet import Block
 from mainspring.errors import ConfigError
@@ -141,6 +141,62 @@ def test_factorised_block_equals_its_formula_in_float64(inside: int, time: int, 
     torch.testing.assert_close(block(x), (branch + shortcut).clamp(min=0))
 
 
+@pytest.mark.parametrize(
+    ("branch", "kernels"),
+    [(Basic, {"a": (3, 3), "b": (1, 3)}), (Bottleneck, {"a": (3, 1), "b": (1, 3), "c": (1, 1)})],
+)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_slow_block_equals_its_formula_in_float64(
+    branch: type[Basic | Bottleneck], kernels: dict[str, tuple[int, int]], stride: int
+) -> None:
+    torch.manual_seed(0)
+    block = Residual(branch, 4, 6, 3, stride).double()
+    for parameter in block.parameters():
+        nn.init.normal_(parameter)
+    weight = dict(block.named_parameters())
+    x = torch.randn(2, 4, 4, 6, 6, dtype=torch.float64)
+    inner, left = x, stride  # the first convolution over space strides
+    for at, (time, space) in kernels.items():
+        step, left = (left, 1) if space == 3 else (1, left)
+        inner = F.conv3d(
+            inner if inner is x else inner.clamp(min=0),
+            weight[f"branch2.{at}.weight"],
+            stride=(1, step, step),
+            padding=(time // 2, space // 2, space // 2),
+        )
+        inner = normalised(inner, block.get_submodule(f"branch2.{at}_bn"))
+    shortcut = F.conv3d(x, weight["branch1.weight"], stride=(1, stride, stride))
+    shortcut = normalised(shortcut, block.get_submodule("branch1_bn"))
+    torch.testing.assert_close(block(x), (inner + shortcut).clamp(min=0))
+
+
+def test_slow18_begins_with_a_rectified_convolution_and_looks_along_time_from_res4() -> None:
+    encoder = Slow18(width=8).double()
+    first = encoder.get_submodule("s1.pathway0_stem")
+    pixels = torch.randn(2, 3, 2, 32, 32, dtype=torch.float64)
+    x = F.conv3d(pixels, first.get_parameter("conv.weight"), stride=(1, 2, 2), padding=(0, 3, 3))
+    x = normalised(x, first.get_submodule("bn")).clamp(min=0)
+    want = F.max_pool3d(x, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+    torch.testing.assert_close(encoder.stem(pixels), want)
+    shapes = shapes_of(encoder)
+    for stage, time in ((2, 1), (3, 1), (4, 3), (5, 3)):
+        for block in (0, 1):
+            at = f"s{stage}.pathway0_res{block}.branch2"
+            assert shapes[f"{at}.a.weight"][2:] == (time, 3, 3)
+            assert shapes[f"{at}.b.weight"][2:] == (1, 3, 3)
+
+
+@pytest.mark.parametrize("kind", [R3D18, R2Plus1D18, Slow18])
+def test_convolutions_begin_with_a_variance_of_2_over_fan_out(kind: type[VideoEncoder]) -> None:
+    torch.manual_seed(0)
+    convolutions = [m for m in kind(width=16).modules() if isinstance(m, nn.Conv3d)]
+    large = [m.weight for m in convolutions if m.weight.numel() > 4000]
+    assert any(weight.shape[0] != weight.shape[1] for weight in large)
+    for weight in large:
+        fan_out = weight.shape[0] * weight[0, 0].numel()
+        assert float(weight.detach().std()) == pytest.approx((2 / fan_out) ** 0.5, rel=0.06)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
 def test_temporal_convolution_equals_conv3d_forward_and_backward(
@@ -187,6 +243,15 @@ def test_padding_becomes_the_mean_colour_and_leaves_the_embedding() -> None:
     )
 
 
+def test_a_token_that_saw_any_frame_counts_whole() -> None:
+    encoder = R3D18(width=4).eval()
+    present = torch.tensor([[True] * 9 + [False] * 7, [True] * 16])
+    tokens = encoder.tokens(clips(2, 16, 32), present)  # two tokens of eight frames each
+    torch.testing.assert_close(encoder.embed(tokens, present), encoder.embed(tokens))
+    few = torch.tensor([[True] * 5 + [False] * 11] * 2)
+    torch.testing.assert_close(encoder.embed(tokens, few), tokens[:, 0].mean((1, 2)))
+
+
 @pytest.mark.parametrize("encoder", SMALL, ids=lambda e: type(e).__name__)
 def test_settings_build_the_same_encoder_again(encoder: VideoEncoder) -> None:
     again = type(encoder)(**encoder.settings)
@@ -224,6 +289,9 @@ def test_zero_gamma_makes_each_block_its_shortcut() -> None:
     block = Slow18(width=8).get_submodule("s2.pathway0_res0")
     x = torch.rand(2, 8, 3, 5, 5)
     assert block(x).equal(x)
+    public = R3D18(width=8).get_submodule("layer1.0")
+    assert isinstance(public, Block)
+    assert public.last_norm.get_parameter("weight").eq(1).all()
 
 
 @pytest.mark.parametrize("encoder", SMALL, ids=lambda e: type(e).__name__)

@@ -7,6 +7,7 @@ import torch
 from mainspring.clips import ClipSpec, Extent, Timeline
 from mainspring.encoders.dilated import Dilated
 from mainspring.errors import ConfigError
+from mainspring.losses.hierarchical import hierarchical
 from mainspring.pretexts.batch import Batch, Views
 from mainspring.pretexts.contrastive.ts2vec import TS2Vec, TS2VecConfig
 from mainspring.training.settings import settle
@@ -123,7 +124,7 @@ def test_a_missing_channel_keeps_its_step_unless_asked_the_papers_way():
     samples[0, 4, 0] = torch.nan
     other = samples.clone()
     other[0, 4, 1] += 1.0
-    for missing, same in (("channel", False), ("step", True)):
+    for missing, same in (("channel", False), ("fill", False), ("step", True)):
         net = encoder(channels=2, missing=missing).eval()
         assert torch.equal(net.tokens(samples), net.tokens(other)) == same
     with_hole = encoder(missing="step").eval()
@@ -166,6 +167,40 @@ def test_a_short_series_ends_in_padding_and_a_long_one_is_cut_to_a_window():
         assert long[-1] < 50
         starts.add(int(long[0]))
     assert len(starts) > 10
+
+
+def test_the_steps_that_are_asked_about_are_those_before_the_padding():
+    made, net = pretext(40), encoder().eval()
+    present = torch.arange(40) < torch.tensor([40, 11, 25, 33])[:, None]
+    for seed in range(8):
+        features = made.encode({"series": net}, batch(series(time=40), present, seed))
+        again = batch(series(time=40), present, seed)
+        (_, a2, b1, _), low, high = made.crop(40, again.common)
+        offsets = torch.randint(low, high + 1, (4, 1), generator=again.generator)[:, 0].tolist()
+        for i, offset in enumerate(offsets):
+            assert torch.equal(features["present"][i], present[i, offset + a2 : offset + b1])
+
+
+def test_the_loss_has_the_weights_that_were_set():
+    pairs, present = torch.randn(4, 2, 20, 6), torch.ones(4, 20, dtype=torch.bool)
+    for instance, unit in ((0.5, 0), (0.2, 0), (0.2, 2)):
+        made = pretext(instance=instance, temporal_unit=unit)
+        got = made.ask({"pairs": pairs, "present": present}, batch(series())).loss
+        torch.testing.assert_close(got, hierarchical(pairs, None, instance, unit))
+
+
+def test_a_series_with_nothing_but_padding_in_its_crops_is_not_asked_about():
+    pairs = torch.nn.functional.one_hot(torch.arange(5)).float()[:, None, None].repeat(1, 2, 6, 1)
+    present = torch.ones(5, 6, dtype=torch.bool)
+    present[1:3] = False
+    present[4, 1:] = False
+    pairs[1:3] = pairs[4, :, 1:] = 9.0  # in padding
+    outcome = pretext().ask({"pairs": pairs, "present": present}, batch(series(5)))
+    assert float(outcome.answers["series"].accuracy) == 1
+    assert outcome.answers["series"].chance == pytest.approx(1 / 3)
+    assert torch.equal(outcome.embedding, torch.eye(5)[[0, 3, 4]])
+    present[:4] = False
+    assert not pretext().ask({"pairs": pairs, "present": present}, batch(series(5))).answers
 
 
 # -- the question ---------------------------------------------------------------------------------

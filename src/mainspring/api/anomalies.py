@@ -90,7 +90,9 @@ def anomaly(
         delay: A hit counts for its segment if it comes within so many steps of its start.
         difference: How often values are replaced by their changes; 1 for levels that wander.
         cold: Do without a train part, with thresholds from the steps so far. Otherwise the first
-            half of each series is taken as train and the other half is searched.
+            half of each series is taken as train and the other half is searched. Either way values
+            are standardised by the part before what is searched (the cold tenth too, where the
+            protocol of TS2Vec takes half of the series).
         past: Steps before its own that a vector has seen.
         out: File for the scores; RUN/anomaly.parquet unless given.
         log: Where to say how far it is.
@@ -161,14 +163,15 @@ def _hiding(encoder: Encoder) -> anomalies.Encode:
     def told(windows: np.ndarray, hidden: bool) -> np.ndarray:
         there = np.maximum.accumulate(~np.isnan(windows).all(axis=2), axis=1)
         there[:, -1] = True
-        if hidden:
+        if hidden and not isinstance(encoder, Dilated):
             windows = windows.copy()
             windows[:, -1] = np.nan
         samples, present = torch.from_numpy(windows), torch.from_numpy(there)
         if not isinstance(encoder, Dilated):
             return encode(encoder, samples, present)
         with torch.inference_mode():
-            return last_tokens(encoder, samples.to(device), present.to(device)).cpu().numpy()
+            tokens = last_tokens(encoder, samples.to(device), present.to(device), hidden)
+            return tokens.cpu().numpy()
 
     return told
 

@@ -70,6 +70,7 @@ def last_tokens(
     encoder: Dilated,
     windows: Float32[Tensor, "n time channel"],
     present: Keep = None,
+    hide_last: bool = False,
 ) -> Float32[Tensor, "n dim"]:
     """`encoder.tokens(windows, present)[:, -1]` of an encoder in evaluation mode.
 
@@ -77,8 +78,15 @@ def last_tokens(
         encoder: On any device, with any settings.
         windows: NaN where values are missing.
         present: False at padding.
+        hide_last: Let each window's last step enter as 0, as steps are hidden in TS2Vec's training,
+            so that its token comes from the steps before it alone (Section 4.3).
     """
+    if hide_last:
+        windows = windows.clone()
+        windows[:, -1] = torch.nan
     hidden = encoder.stem(encoder.prepare(windows, present)).permute(2, 0, 1).contiguous()
+    if hide_last:  # some encoders fill in what is missing
+        hidden[-1] = 0
     keep = None if present is None or bool(present.all()) else present
     stem = _Level(len(windows), range(0), own=dict(enumerate(hidden)))
     return _last(encoder, stem, windows.shape[1], keep, None)
@@ -100,8 +108,7 @@ def sliding(
         series: NaN where values are missing.
         context: Steps before its own that a token sees; fewer exist at the series' start.
         batch: Windows at a time.
-        hide_last: Let each window's last step be missing, so that its token comes from the steps
-            before it alone (Section 4.3, anomaly detection).
+        hide_last: As in `last_tokens`.
 
     Returns:
         On the encoder's device.
@@ -114,6 +121,9 @@ def sliding(
     time, device = len(series), encoder.project.weight.device
     context = max(0, min(context, time - 1))  # what lies before the start is padding at any length
     length, count = context + 1, min(batch, time)
+    each_alone = encoder.normalise == "none" and not (
+        encoder.missing == "fill" and bool(series.isnan().any())
+    )
     padded = F.pad(series.to(device), (0, 0, context, 0), value=torch.nan)
     there = torch.arange(len(padded), device=device) >= context
     out = torch.empty(time, encoder.dim, device=device)
@@ -121,15 +131,12 @@ def sliding(
         at = min(start, time - count)  # the last batch moves back: the shapes stay the same
         rows = slice(at, at + count + context)
         present = None if at >= context else there[rows]
-        if encoder.normalise == "none":
+        if each_alone:
             tokens = _consecutive(encoder, padded[rows], present, length, hide_last)
         else:
             windows = padded[rows].unfold(0, length, 1).transpose(1, 2)
-            if hide_last:
-                windows = windows.clone()
-                windows[:, -1] = torch.nan
             keep = None if present is None else present.unfold(0, length, 1)
-            tokens = last_tokens(encoder, windows, keep)
+            tokens = last_tokens(encoder, windows, keep, hide_last)
         out[at : at + count] = tokens
     return out
 
@@ -141,11 +148,12 @@ def _consecutive(
     length: int,
     hide_last: bool,
 ) -> Float32[Tensor, "n dim"]:
-    """The last tokens of all windows of `length` rows in a series whose values stay as they are."""
+    """The last tokens of all windows of `length` rows in a series of which each value enters as it
+    is, whatever window it stands in."""
     one = None if present is None else present[None]
     hidden = encoder.stem(encoder.prepare(series[None], one))[0].T.contiguous()
     count, own = len(series) - length + 1, {}
-    if hide_last:  # a missing step enters as 0
+    if hide_last:
         own[length - 1] = hidden.new_zeros(count, hidden.shape[1])
     stem = _Level(count, range(length - len(own)), hidden, own)
     keep = None if present is None else present.unfold(0, length, 1)

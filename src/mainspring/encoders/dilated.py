@@ -12,11 +12,11 @@ from mainspring.clips import NOTHING, ClipSpec
 from mainspring.encoders.dilated_block import Block, Extent, Hidden, keep, through
 from mainspring.encoders.dropout import Dropout
 from mainspring.encoders.encoder import Encoder
-from mainspring.encoders.units import NORMALISE, Present, Series, normalised
+from mainspring.encoders.units import NORMALISE, Present, Series, filled, normalised
 from mainspring.errors import ConfigError, unknown
 
 POOLS = ("mean", "max")
-MISSING = ("flag", "channel", "step")
+MISSING = ("flag", "channel", "step", "fill")
 
 
 class Dilated(Encoder):
@@ -30,8 +30,8 @@ class Dilated(Encoder):
     channel does not take the step's other channels with it. The pretext `ts2vec` sets them all
     the paper's way, but for missing values of single channels.
 
-    Two kinds of absence are told apart. A step where nothing was observed enters as 0 and gets a
-    token from its neighbours. A step of padding (`present` False) is kept at 0 in every layer, so
+    Two kinds of absence are told apart. A step where nothing was observed gets a token from its
+    neighbours. A step of padding (`present` False) is kept at 0 in every layer, so
     padding a series changes neither the tokens of its real steps nor its embedding.
 
     Args:
@@ -47,8 +47,10 @@ class Dilated(Encoder):
         pool: "mean" or "max" over present steps (TS2Vec: max).
         missing: What becomes of a missing value: "flag" enters 0 and, as a further input, that it
             was not observed; "channel" enters 0 alone; "step" takes the whole step out when one
-            of its channels is missing, as TS2Vec's code does. With any of them a step where
-            nothing was observed enters as 0.
+            of its channels is missing, as TS2Vec's code does. With these three a step where
+            nothing was observed enters as 0. "fill" puts it on a straight line between the observed
+            values of its channel in the view, at the ends takes the nearest, and in a causal
+            encoder the last one.
         dropout: Share of the tokens' values set to 0 in training (TS2Vec: 0.1).
 
     Raises:
@@ -101,6 +103,7 @@ class Dilated(Encoder):
         }
         self.dim = dim
         self.channels = channels
+        self.causal = causal
         self.normalise = normalise
         self.pool = pool
         self.missing = missing
@@ -114,12 +117,16 @@ class Dilated(Encoder):
     def prepare(
         self, samples: Series, present: Present = None
     ) -> Float[Tensor, "n time 2*channel"]:
-        """Normalised values, 0 where missing, and after them the flags that say what was observed.
+        """Normalised values, 0 where missing, and after them the flags that say what was observed,
+        or filled in.
 
         Raises:
             DataError: If the series has another number of channels than the encoder.
         """
-        return normalised(samples, present, self.channels, self.normalise)
+        prepared = normalised(samples, present, self.channels, self.normalise)
+        if self.missing == "fill" and bool(samples.isnan().any()):
+            return filled(prepared, present, self.causal)
+        return prepared
 
     def stem(self, prepared: Float[Tensor, "n time inputs"]) -> Hidden:
         """The input projection; 0 where no channel was observed."""

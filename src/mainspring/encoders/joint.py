@@ -28,7 +28,8 @@ class JointHead(nn.Module):
     would move the logits of a contrast by tenths.
 
     The authors' code of GDT (Patrick et al., ICCV 2021) has width 256, hidden 512, dropout 0.3 and
-    norm; CLIP (Radford et al., ICML 2021) and ImageBind (Girdhar et al., CVPR 2023) have a linear
+    norm; it leaves out as large a share of the embedding before the first layer, which is not done
+    here. CLIP (Radford et al., ICML 2021) and ImageBind (Girdhar et al., CVPR 2023) have a linear
     layer without offset, whose offset here is one more number a dimension.
 
     All of them average over time first, so that what they compare is what is there and hardly when.

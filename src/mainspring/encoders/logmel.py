@@ -36,9 +36,10 @@ class LogMel(Encoder):
 
     The network: 3×3 stem of stride 2, then 1, 2, 4 and 8 times `width` channels, the last three
     stages of stride 2: 7 × 3 tokens of a second of 40 bands. GDT's code has 40 bands every 10 ms
-    of 1 s of sound too; the window, the stem without pooling and the default width, on which one
-    core trains with some hundreds of clips a second, are ours. GDT's 40 × 99 are `rate=24000,
-    window=0.02, centred=False`.
+    of 1 s of sound too (with pre-emphasis and no taper), and a stem of 7×7 with pooling; the
+    window, the stem without pooling and the default width, on which one core trains with some
+    hundreds of clips a second, are ours. GDT's 40 × 99 are `rate=24000, window=0.02,
+    centred=False`.
 
     Padding (`present` False) is heard as silence and left out of the embedding's mean, so long as
     anything else is there.

@@ -92,7 +92,8 @@ def save_encoder(
 
     Args:
         folder: Made if need be.
-        encoder: Of any memory format and device.
+        encoder: Of any memory format and device; its weights are read back as float32, as
+            samples are.
         clip: How clips were cut in training.
         extra: Anything that JSON can hold.
 

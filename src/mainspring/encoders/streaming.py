@@ -23,8 +23,8 @@ from mainspring.encoders.dilated_block import Block, DilatedConv
 from mainspring.encoders.encoder import Encoder
 from mainspring.errors import ConfigError, DataError
 
-STEP = "step"
-"""Name of the count of samples in a state."""
+STEP, LAST = "step", "last"
+"""Names in a state: the count of samples, and the last observed values, NaN before the first."""
 
 
 class Stream:
@@ -52,6 +52,7 @@ class Stream:
                 (_Ring(block.conv1, series or 1), _Ring(block.conv2, series or 1), block.residual)
                 for block in blocks
             ]
+        self._last = torch.full((series or 1, encoder.channels), torch.nan)
         self._step = 0
 
     @torch.no_grad()
@@ -74,7 +75,10 @@ class Stream:
                 f"{(*lead, self.encoder.channels)} was expected, (series, channel); several series "
                 "side by side need Stream(encoder, series=n)."
             )
-        sample = values.reshape(-1, 1, self.encoder.channels).to(self.encoder.project.weight.device)
+        sample = values.reshape(-1, self.encoder.channels).cpu()
+        self._last = torch.where(sample.isnan(), self._last, sample)
+        sample = self._last if self.encoder.missing == "fill" else sample
+        sample = sample[:, None].to(self.encoder.project.weight.device)
         hidden = self.encoder.stem(self.encoder.prepare(sample))[:, :, 0]
         for first, second, residual in self._blocks:
             inner = first.push(F.gelu(hidden), self._step)
@@ -88,11 +92,12 @@ class Stream:
         self._step = 0
         for ring in self._rings().values():
             ring.past.zero_()
+        self._last = torch.full_like(self._last, torch.nan)
 
     def state_dict(self) -> dict[str, Tensor]:
         """What was seen so far, as plain tensors: to stop here and go on elsewhere."""
         state = {name: ring.past.clone() for name, ring in self._rings().items()}
-        return {**state, STEP: torch.tensor(self._step)}
+        return {**state, STEP: torch.tensor(self._step), LAST: self._last.clone()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Goes on from a state that `state_dict` gave.
@@ -101,7 +106,8 @@ class Stream:
             ConfigError: If it is of another encoder, or of another number of series.
         """
         rings = self._rings()
-        want = {name: tuple(ring.past.shape) for name, ring in rings.items()} | {STEP: ()}
+        want = {name: tuple(ring.past.shape) for name, ring in rings.items()}
+        want |= {STEP: (), LAST: tuple(self._last.shape)}
         got = {name: tuple(value.shape) for name, value in state.items()}
         if got != want:
             name = next(n for n in [*want, *got] if got.get(n) != want.get(n))
@@ -113,6 +119,7 @@ class Stream:
         for name, ring in rings.items():
             ring.past.copy_(state[name])
         self._step = int(state[STEP])
+        self._last = state[LAST].clone()
 
     def _rings(self) -> dict[str, _Ring]:
         return {

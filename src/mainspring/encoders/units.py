@@ -1,4 +1,5 @@
-"""What encoders of series see: values in units of the recording, and which were observed."""
+"""What encoders of series see: values in units of the recording, which were observed, and what is
+put where none was."""
 
 from __future__ import annotations
 
@@ -41,6 +42,36 @@ def normalised(
         mean, scale = statistics(values, observed)
         values = torch.where(observed, (values - mean) / scale, 0.0)
     return torch.cat([values, observed.to(values.dtype)], dim=-1)
+
+
+def filled(
+    prepared: Float[Tensor, "n time inputs"], present: Present, causal: bool
+) -> Float[Tensor, "n time inputs"]:
+    """What `normalised` gave, with values where none was observed: on a straight line between the
+    observed ones before and after, at the ends the nearest one. The flags then say what is there,
+    be it observed or filled in. A channel of which nothing was observed stays as it is.
+
+    Args:
+        prepared: Values and flags.
+        present: False at padding, which stays empty.
+        causal: Take the last observed value instead; what comes before the first stays as it is.
+    """
+    values, flags = prepared.chunk(2, dim=-1)
+    observed, time = flags.bool(), values.shape[1]
+    steps = torch.arange(time, device=values.device)[None, :, None]
+    before = torch.where(observed, steps, -1).cummax(1).values
+    after = torch.where(observed, steps, time).flip(1).cummin(1).values.flip(1)
+    there = before >= 0 if causal else observed.any(1, keepdim=True).expand_as(observed)
+    if causal:
+        line = values.gather(1, before.clamp(min=0))
+    else:
+        first = torch.where(before < 0, after, before).clamp(max=time - 1)
+        last = torch.where(after == time, before, after).clamp(min=0)
+        share = (steps - first) / (last - first).clamp(min=1)
+        line = values.gather(1, first) * (1 - share) + values.gather(1, last) * share
+    if present is not None:
+        there = there & present[:, :, None]
+    return torch.cat([torch.where(there, line, 0.0), there.to(values.dtype)], dim=-1)
 
 
 def statistics(

@@ -27,8 +27,8 @@ class Words(Encoder):
 
     So did GDT (Patrick et al., ICCV 2021) encode captions, after Miech et al. (CVPR 2020): up to 20
     words, word2vec of 300, a layer to 2048, the maximum over words; the 256 of the shared space
-    follow in the pretext's head. Both begin with word2vec and Miech et al. keep its vectors as they
-    are; here the vectors begin at random, or with those of a file, and learn.
+    follow in the pretext's head. Both begin with word2vec and keep its vectors as they are (GDT in
+    its released code); here the vectors begin at random, or with those of a file, and learn.
 
     Words come as numbers (hashes; 0 is no word) and share `buckets` vectors: of w different words,
     about w / buckets meet any given word in its bucket, and the two then look the same. The demo

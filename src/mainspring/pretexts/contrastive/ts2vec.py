@@ -68,10 +68,11 @@ class TS2Vec(Pretext):
     Steps: 200, or 600 where the data hold more than 100,000 values, as `Embedder` chooses; a run
     takes its budget as any other does.
 
-    Ours: a missing channel enters as 0 and leaves its step in place (`missing="step"` in the
-    encoder's architecture is the released code's way); biases are exempt from weight decay; series
-    shorter than the longest end in padding that is no step at all, neither asked nor a negative,
-    where the released code moves them to the middle and contrasts their padding like the rest.
+    Ours: missing values are filled in by straight lines within each crop (`missing="step"` in the
+    encoder's architecture is the released code's way: steps with one of them enter as 0); biases
+    are exempt from weight decay; series shorter than the longest end in padding that is no step at
+    all, neither asked nor a negative, where the released code moves them to the middle and
+    contrasts their padding like the rest.
     """
 
     question: ClassVar[str] = "Which moment is this, and of which series?"
@@ -87,7 +88,7 @@ class TS2Vec(Pretext):
         "batch": 8,
         "encoder": ["dilated"],
         "architecture": {
-            "series": {"normalise": "none", "pool": "max", "missing": "channel", "dropout": 0.1}
+            "series": {"normalise": "none", "pool": "max", "missing": "fill", "dropout": 0.1}
         },
         "optimiser": {"lr": 1e-3, "schedule": "constant", "warmup": 0.0, "mean": True},
     }
@@ -202,16 +203,16 @@ class TS2Vec(Pretext):
         )
         with torch.no_grad():
             most = _most(pairs, there)
-            answers = {"series": _which(*most.unbind(1))} if len(pairs) > 1 else {}
+            answers = {"series": _which(*most.unbind(1))} if len(most) > 1 else {}
         return Outcome(loss, answers, {}, most.amax(1))
 
 
-def _most(pairs: Tensor, there: Bool[Tensor, "n time"] | None) -> Float[Tensor, "n 2 dim"]:
-    """Maximum over the steps that are there."""
+def _most(pairs: Tensor, there: Bool[Tensor, "n time"] | None) -> Float[Tensor, "some 2 dim"]:
+    """Maximum over the steps that are there, of the series that have any."""
     if there is None:
         return pairs.amax(2)
     pooled = pairs.masked_fill(~there[:, None, :, None], -torch.inf).amax(2)
-    return pooled.masked_fill(~there.any(1)[:, None, None], 0.0)
+    return pooled[there.any(1)]
 
 
 def _which(first: Float[Tensor, "n dim"], second: Float[Tensor, "n dim"]) -> Answer:
