@@ -163,6 +163,17 @@ def test_streams_meet_in_seconds():
     np.testing.assert_array_equal(timeline.meet(met, "audio", "video"), [0, 25, 50, NOTHING])
 
 
+def test_the_nearest_position_is_met():
+    timeline = Timeline({"video": Extent(100, 30.0), "series": Extent(100, 25.0)})
+    met = timeline.meet(np.arange(7), "video", "series")  # 0, .83, 1.67, 2.5, 3.33, 4.17, 5
+    np.testing.assert_array_equal(met, [0, 1, 2, 3, 3, 4, 5])
+
+
+def test_any_clip_may_be_the_odd_one():
+    drawn = {clips.odd_one_out(40, 6, 1, 4, rng(seed))[1] for seed in range(80)}
+    assert drawn == {0, 1, 2, 3}
+
+
 def test_clip_spec_counts_both_ends():
     assert ClipSpec(length=8, stride=8).span == 57
     assert Extent(100, 25.0).seconds == 4.0

@@ -272,6 +272,7 @@ def test_ts2vecs_number_of_steps(time, steps, monkeypatch):
     with pytest.raises(RunError, match="far enough"):
         Embedder().fit(np.zeros((100, time)))
     assert asked["steps"] == steps
+    assert asked["loading"] == {"holdout": 0.0}, "no series is kept back"
     asked.clear()
     with pytest.raises(RunError, match="far enough"):
         Embedder(settings={"epochs": 3}).fit(np.zeros((100, time)))

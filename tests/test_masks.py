@@ -107,6 +107,7 @@ def test_a_block_never_takes_all_of_many_channels_and_takes_the_only_one():
     extent = torch.full((30,), 20)
     assert (block_mask(extent, 20, 2, 0.5, 0.99, dice()).any(1).sum(1) == 1).all()
     assert (block_mask(extent, 20, 1, 0.5, 0.01, dice()).sum((1, 2)) == 10).all()
+    assert not block_mask(0 * extent, 20, 2, 0.5, 0.5, dice()).any()  # nothing but padding
 
 
 def test_stretches_begin_anywhere_that_they_fit():

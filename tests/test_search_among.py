@@ -317,7 +317,7 @@ def test_embeddings_of_an_older_encoder_are_not_searched(
         if seed == 0:
             api.embed(run.folder, world.data, stream="video", joint=True)
     message = fails(capsys, "search", run.folder, world.film("red"), "--among", "video")
-    assert "it was trained on since. Delete the folder and embed again" in message
+    assert "it was trained on since. Delete the part-*.parquet there and embed again" in message
 
 
 def test_across_says_what_was_found_beside_chance(

@@ -63,6 +63,10 @@ def test_a_stretch_begins_anywhere_it_fits():
     torch.testing.assert_close(starts, torch.full((4,), 0.25), atol=0.04, rtol=0)
 
 
+def test_a_stretch_of_parts_of_a_place_is_of_whole_places():
+    assert torch.equal(stretch(5, torch.full((300,), 2.7), dice()).sum(1), torch.full((300,), 2))
+
+
 def test_spec_augment_masks_whole_frames_and_whole_bands():
     spectrogram = torch.ones(500, 60, 20)
     masked = spec_augment(spectrogram, dice(), frames=10, bands=5) == 0
@@ -90,4 +94,9 @@ def test_settings_out_of_range_are_named():
     with pytest.raises(ConfigError, match="gain is -1; it must not be negative"):
         AudioAugment(gain=-1)
     with pytest.raises(ConfigError, match=r"mask of 10 bands .* spectrogram of 8"):
-        spec_augment(torch.zeros(1, 5, 8), dice())
+        spec_augment(torch.zeros(1, 50, 8), dice())
+    assert spec_augment(torch.zeros(1, 5, 12), dice()).shape == (
+        1,
+        5,
+        12,
+    )  # few frames are no error

@@ -92,6 +92,8 @@ def test_still_takes_the_centre_whatever_else_is_set():
     augment = VideoAugment(crop=12, scale=(0.2, 0.5), jitter=0.5)
     assert torch.equal(augment.still(samples), samples[:, :, 4:16, 4:16])
     assert torch.equal(replace(augment, crop=0).still(samples), samples)
+    oblong = clips(height=14, width=20)
+    assert torch.equal(augment.still(oblong), oblong[:, :, 1:13, 4:16])
 
 
 def test_settings_out_of_range_are_named():
@@ -170,7 +172,56 @@ def test_random_resized_crops_have_the_areas_asked_for():
     assert area.min() >= 0.19
     assert area.max() <= 0.61
     assert abs(area.mean() - 0.4) < 0.01
-    assert (wide / tall).log().abs().max() <= np.log(4 / 3) + 1e-3
+    shape = (wide / tall).log() / np.log(4 / 3)
+    assert -1.01 < shape.min() < -0.95
+    assert 0.95 < shape.max() < 1.01
+    assert abs(shape.mean()) < 0.05
+
+
+def test_random_parts_lie_anywhere_in_an_oblong_picture_and_keep_their_proportions():
+    from mainspring.augment.video import _Dice
+
+    top, left, tall, wide = _Dice(5000, dice(), torch.device("cpu")).box(60, 100, (0.2, 1.0))
+    for start, size, extent in ((top, tall, 60), (left, wide, 100)):
+        assert start.min() >= 0
+        assert (start + size).max() <= extent + 1e-3
+        room = (extent - size)[extent - size > 5]
+        share = start[extent - size > 5] / room
+        assert share.min() < 0.01
+        assert share.max() > 0.99
+    # Each pixel says where it was: what comes out spans the height and the width of its box.
+    y, x = torch.linspace(0, 1, 60), torch.linspace(0, 1, 100)
+    place = torch.stack([y[:, None].expand(60, 100), x.expand(60, 100), x.expand(60, 100)], -1)
+    augment = VideoAugment(crop=20, flip=0.0, scale=(0.2, 1.0))
+    views = augment(place.expand(300, 1, 60, 100, 3), dice())
+    down = (views[:, 0, 15, 10, 0] - views[:, 0, 5, 10, 0]) * 59 * 2
+    along = (views[:, 0, 10, 15, 1] - views[:, 0, 10, 5, 1]) * 99 * 2
+    assert (along / down).log().abs().max() <= np.log(4 / 3) + np.log(100 / 60)
+    assert (down * along).min() > 0.18 * 6000
+    assert (down * along).max() > 0.8 * 6000
+
+
+@pytest.mark.parametrize("settings", [{}, {"scale": (0.3, 1.0)}, {"blur": 1.0}])
+def test_views_are_mirrored_as_often_as_asked(settings):
+    ramp = torch.linspace(0, 1, 20)[:, None].expand(200, 1, 20, 20, 3)
+    for flip in (0.0, 0.25, 1.0):
+        views = VideoAugment(crop=12, flip=flip, **settings)(ramp, dice())
+        mirrored = views[:, 0, 6, 2, 0] > views[:, 0, 6, 9, 0]
+        assert float(mirrored.float().mean()) == pytest.approx(flip, abs=0.1 * (0 < flip < 1))
+
+
+@pytest.mark.parametrize(("height", "most"), [(224, 2.0), (112, 1.0)])
+def test_sigma_is_up_to_two_pixels_in_224_for_as_many_views_as_asked(height, most):
+    point = torch.zeros(200, 1, height, 1, 3)
+    point[:, :, height // 2] = 1
+    for share in (0.25, 1.0):
+        views = VideoAugment(flip=0.0, blur=share)(point, dice())[:, 0, :, 0, 0]
+        here, beside = views[:, height // 2], views[:, height // 2 + 1]
+        sigma = (-0.5 / (beside / here).clamp(min=1e-30).log()).sqrt()  # exp(-1 / (2 sigma²))
+        assert float(sigma.max()) <= most + 1e-3
+        assert float(sigma.max()) > 0.9 * most
+        visible = float((sigma > 0.15 * most).float().mean())  # 1.7 of 1.9 of those
+        assert visible == pytest.approx(share * 1.7 / 1.9, abs=0.08)
 
 
 def test_blur_equals_a_direct_gaussian_and_keeps_flat_pictures():
@@ -226,6 +277,26 @@ def test_hue_turns_colours_and_leaves_greys():
     third = colour(red, one, one, one, per_view(1 / 3))[0, 0, 0, 0].tolist()
     shift = (colorsys.rgb_to_hsv(*third)[0] - colorsys.rgb_to_hsv(0.6, 0.3, 0.3)[0]) % 1
     assert min(abs(shift - 1 / 3), abs(shift - 2 / 3)) < 0.1  # a third of the way round
+
+
+def test_jitter_scales_by_its_strength_and_turns_by_a_quarter_of_it():
+    strength = 0.4
+    augment = VideoAugment(flip=0.0, jitter=strength)
+    yiq = torch.tensor(
+        [[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]
+    )
+    flat = torch.tensor([0.45, 0.4, 0.37]).expand(3000, 1, 1, 1, 3)
+    seen, was = augment(flat, dice()).flatten(1) @ yiq.T, flat[0].flatten() @ yiq.T
+    light = seen[:, 0] / was[0]  # a flat picture has no contrast to change
+    assert 0.6 <= float(light.min()) < 0.61
+    assert 1.39 < float(light.max()) <= 1.4001
+    turn = torch.atan2(seen[:, 2], seen[:, 1]) - torch.atan2(was[2], was[1])
+    turn = turn / (2 * torch.pi)
+    assert -0.1001 <= float(turn.min()) < -0.098
+    assert 0.098 < float(turn.max()) <= 0.1001
+    strong = seen[:, 1:].norm(dim=1) / was[1:].norm() / light  # of contrast and saturation
+    assert 0.36 <= float(strong.min()) < 0.45
+    assert 1.8 < float(strong.max()) <= 1.9601
 
 
 def test_grey_takes_all_colour_away():

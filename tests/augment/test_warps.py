@@ -248,6 +248,14 @@ def test_one_to_three_steps_are_spikes():
     assert 5.8 < float(height.max()) < 6.01
 
 
+def test_spikes_hit_what_is_there_however_short_it_is():
+    extent = torch.tensor([3, 5]).repeat(50)
+    samples = torch.randn(100, TIME, 1, generator=dice(5))
+    samples = samples.masked_fill(torch.arange(TIME)[:, None] >= extent[:, None, None], torch.nan)
+    hit = warps.altered(samples, warps.spike(samples, extent, 3.0, 0.2, dice())).sum((1, 2))
+    assert set(hit.tolist()) == {1, 2, 3}
+
+
 def lengths(added: torch.Tensor) -> torch.Tensor:
     """Of the stretch that was changed, which must be one."""
     hit = (added != 0).any(2)
@@ -273,6 +281,7 @@ def test_shifts_are_flat_trends_are_even_and_bursts_are_noise():
     height = flat.abs().amax(1)
     assert float(height.min()) > 1.49
     assert float(height.max()) < 3.01
+    assert ((height[:, 0] - height[:, 1]).abs() > 1e-3).float().mean() > 0.9  # one a channel
     on = flat.abs() > 0.5
     assert float((flat.abs() - height[:, None])[on].abs().max()) < 1e-4
 

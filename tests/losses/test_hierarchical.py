@@ -87,9 +87,14 @@ def test_the_weight_of_instance_contrast(instance):
     assert float(got.detach()) == pytest.approx(want, abs=1e-12)
 
 
-def test_padding_is_neither_asked_nor_a_negative():
+@pytest.mark.parametrize("where", ["end", "start", "anywhere"])
+def test_padding_is_neither_asked_nor_a_negative(where):
     first, second = views(series=4, time=9)
     present = torch.arange(9) < torch.tensor([9, 4, 1, 6])[:, None]
+    if where == "start":
+        present = present.flip(1)
+    elif where == "anywhere":
+        present = torch.rand(4, 9, generator=torch.Generator().manual_seed(3)) < 0.6
     want = slow(first, second, present)
     loss = hierarchical(first, second, present)
     assert float(loss.detach()) == pytest.approx(want, abs=1e-12)

@@ -185,15 +185,18 @@ def test_one_right_sentence_satisfies_mil_nce_but_not_the_pairs():
     assert to_first.accuracy.item() == pytest.approx(1 / 3)  # ties count as wrong
 
 
-def test_the_level_is_the_mean_of_the_exponentials():
+@pytest.mark.parametrize("hard", [None, extra()])
+def test_the_level_is_the_mean_of_the_exponentials(hard):
     facts = world()
-    scores = compare(*facts, SCALE)
-    pairs = list(parts(*facts))
+    facts[2][1] = False  # something was mined for it, but nothing is asked of it
+    scores = compare(*facts, SCALE, hard)
+    pairs = list(parts(*facts, hard))
     rights = [right for _, right, _, _ in pairs]
     wrong = {i: sentences for i, _, sentences, _ in pairs}
     every = rights + [s for sentences in wrong.values() for s in sentences]
     want = math.log(sum(math.exp(s) for s in every) / len(every))
-    level = noise_level(scores)
+    level = noise_level(scores._replace(right=scores.right.requires_grad_()))
+    assert not level.requires_grad
     assert level[0].item() == pytest.approx(want, rel=1e-10)
     every = rights + [s for _, _, _, clips in pairs for s in clips]
     want = math.log(sum(math.exp(s) for s in every) / len(every))
@@ -207,6 +210,12 @@ def test_noise_contrast_holds_right_ones_up_and_wrong_ones_down():
     assert cpd(scores._replace(right=scores.right + 1), level) < level_now
     assert cpd(scores._replace(from_first=scores.from_first + 1), level) > level_now
     assert cpd(scores._replace(from_second=scores.from_second + 1), level) > level_now
+
+
+def test_what_was_mined_does_not_change_how_often_the_right_one_is_nearest():
+    for seed in range(5):
+        facts = world(seed=seed)
+        assert found(compare(*facts, SCALE, extra())) == found(compare(*facts, SCALE))
 
 
 def test_vectors_without_meaning_are_right_at_chance():

@@ -41,6 +41,8 @@ def test_queue_keeps_the_last_of_more_keys_than_fit():
     queue = Queue(2, 3)
     queue.remember(torch.randn(8, 2), torch.arange(8))
     assert sorted(queue.owner.tolist()) == [5, 6, 7]
+    queue.remember(torch.randn(1, 2), torch.tensor([8]))
+    assert sorted(queue.owner.tolist()) == [6, 7, 8]  # the oldest of them went
 
 
 def test_queue_offers_no_empty_slot_and_no_key_of_the_same_recording():
@@ -76,7 +78,12 @@ def test_bank_takes_two_visits_in_a_batch_as_their_mean():
     bank = MemoryBank(4, 3, sampled=10)
     keys = F.normalize(torch.randn(2, 3))
     bank.remember(keys, torch.tensor([1, 1]))
-    torch.testing.assert_close(bank.vectors[1], F.normalize(keys.mean(0), dim=0))
+    first = F.normalize(keys.mean(0), dim=0)
+    torch.testing.assert_close(bank.vectors[1], first)
+    later = F.normalize(torch.randn(2, 3))
+    bank.remember(later, torch.tensor([1, 1]))  # the mean weighs no more than one visit
+    second = F.normalize(later.mean(0), dim=0)
+    torch.testing.assert_close(bank.vectors[1], F.normalize(0.5 * first + 0.5 * second, dim=0))
 
 
 def test_bank_samples_distinct_seen_rows_but_never_the_own_one():
@@ -112,9 +119,11 @@ def test_a_small_bank_gives_all_its_rows():
 def test_bank_positive_is_the_stored_row_or_on_a_first_visit_the_key():
     bank = MemoryBank(3, 2, sampled=5)
     bank.remember(torch.tensor([[0.0, 2.0]]), torch.tensor([1]))
-    keys = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    keys = torch.tensor([[1.0, 0.0], [1.0, 0.0]], requires_grad=True)
     given = bank.against(keys, torch.tensor([0, 1]), generator())
     assert given.positives.tolist() == [[1, 0], [0, 1]]
+    assert not given.positives.requires_grad
+    assert not given.negatives.requires_grad
     # The new key meets the other new key, the stored row meets stored rows (of which one is seen).
     assert given.allowed.int().tolist() == [[0, 1, 0, 0, 0], [0, 0, 0, 0, 0]]
 

@@ -89,6 +89,29 @@ def test_the_same_file_asks_it_of_sound_and_video(stream, shape):
     assert F.one_hot(direction).sum((0, 1)).tolist() == [3, 3]
 
 
+def test_flips_and_jitter_reach_the_encoder_and_all_views_the_monitors():
+    seen = []
+
+    class Watcher(TinyEncoder):
+        def tokens(self, samples, present=None):
+            seen.append(samples)
+            return super().tokens(samples, present)
+
+    encoder = Watcher(channels=8 * 8 * 3)
+    frames = torch.randint(256, (3, 2, 32, 8, 8, 3), dtype=torch.uint8)
+    views = Views(
+        frames, torch.ones(3, 2, 32, dtype=torch.bool), {"direction": torch.arange(2).repeat(3, 1)}
+    )
+    for settings in ({"flip": 0.0}, {"flip": 1.0}, {"flip": 0.0, "jitter": 0.8}):
+        pretext = build("video", ClipSpec(length=32, size=8), **settings)
+        batch = Batch({"video": views}, torch.arange(3), torch.Generator().manual_seed(0))
+        outcome = pretext({"video": encoder}, batch)
+    assert torch.equal(seen[0], frames.flatten(0, 1))
+    assert torch.equal(seen[1], frames.flatten(0, 1).flip(3))
+    assert not torch.equal(seen[2], seen[0])
+    torch.testing.assert_close(outcome.embedding, encoder(seen[2]).detach())
+
+
 def test_text_has_no_direction_to_name():
     with pytest.raises(ConfigError, match="reads video, audio, series, not text"):
         build("text")

@@ -139,6 +139,7 @@ def test_loss_is_the_equation_of_section_3_1():
     words = book.words.detach().double()
     states = book.project(features["state"]).detach().double()
     total = weights = right = hidden = 0.0
+    named = []
     for n in range(6):
         for t in range(16):
             described = features["described"][n, t].double()
@@ -150,7 +151,8 @@ def test_loss_is_the_equation_of_section_3_1():
             total -= weight * math.log(share)
             weights += weight
             if features["hidden"][n, t]:
-                right += logits.index(max(logits)) == label
+                named.append(logits.index(max(logits)))
+                right += named[-1] == label
                 hidden += 1
     assert outcome.loss.item() == pytest.approx(total / weights, rel=1e-4)
     counts = [int((features["given"] == code).sum()) for code in (3, 1, 2)]
@@ -161,6 +163,9 @@ def test_loss_is_the_equation_of_section_3_1():
     found = sum(a.accuracy.item() * asked[name] for name, a in outcome.answers.items())
     assert found == pytest.approx(right, abs=1e-3)
     assert int(every.sum()) == hidden
+    share = np.unique(named, return_counts=True)[1] / len(named)
+    perplexity = math.exp(-(share * np.log(share)).sum())
+    assert outcome.metrics["clusters_named"].item() == pytest.approx(perplexity, rel=1e-4)
 
 
 def test_chance_is_the_share_of_the_most_frequent_cluster():
@@ -176,7 +181,8 @@ def test_chance_is_the_share_of_the_most_frequent_cluster():
 
 def test_streams_are_cut_at_the_same_seconds():
     pretext, _ = build()
-    for seed in range(50):
+    starts = set()
+    for seed in range(200):
         draw = pretext.draw(TIMELINE, np.random.default_rng(seed))
         film, sound = draw["video"].clips[0], draw["audio"].clips[0]
         assert len(film) == 16
@@ -184,6 +190,8 @@ def test_streams_are_cut_at_the_same_seconds():
         assert film[0] / 12.5 == pytest.approx(sound[0] / RATE)
         assert 0 <= film[0] <= film[-1] < 40
         assert 0 <= sound[0] <= sound[-1] < 5120
+        starts.add(int(film[0]))
+    assert starts == set(range(40 - 16 + 1))
 
 
 def test_a_recording_may_lack_a_stream_or_have_too_little_of_it():
@@ -368,6 +376,17 @@ def test_a_round_takes_its_targets_from_the_network_of_the_round_before():
     torch.testing.assert_close(pretext.clusters[0].centres, before)
     assert int(pretext.clusters[1].used) == 6
     assert not any(w.requires_grad for w in pretext.teacher.parameters())
+
+
+def test_later_targets_are_made_of_what_a_recording_has():
+    pretext, encoders = fixed()
+    pretext.step += 40
+    batch = some(pretext)
+    batch["audio"].present[0] = batch["video"].present[1] = False
+    before = pretext.encode(encoders, batch)["described"]
+    batch["video"].samples = 255 - batch["video"].samples
+    changed = (pretext.encode(encoders, batch)["described"] != before).any(2).any(1)
+    assert changed.tolist() == [True, False, True, True, True, True]
 
 
 def test_the_network_learns_where_it_should():

@@ -108,7 +108,7 @@ def asked(pretext, encoders, batch):
 def test_sound_overlaps_the_clip(overlap, samples):
     clips = {**CLIPS, "audio": ClipSpec(length=samples, rate=64.0)}
     pretext, rng = build(clips, overlap=overlap), np.random.default_rng(0)
-    shifts = []
+    shifts, begins = [], []
     for _ in range(300):
         draw = pretext.draw(WORLD, rng)
         (frames,), (sound,) = draw["video"].clips, draw["audio"].clips
@@ -121,8 +121,14 @@ def test_sound_overlaps_the_clip(overlap, samples):
         least = overlap * min(end - begin, samples / 64)
         assert common >= least - 0.25  # a frame is as long
         shifts.append(common)
+        begins.append((begin, sound[0] / 64))
     if samples == 64 and overlap < 1:
         assert min(shifts) < 1.3 * overlap
+        sooner = np.subtract(*np.transpose(begins))  # the sound than the clip
+        assert sooner.min() < -0.5 * (1 - overlap) < 0.5 * (1 - overlap) < sooner.max()
+    latest = SECONDS - np.array([1.0, samples / 64])
+    assert (np.min(begins, 0) <= 0.3).all()
+    assert (np.max(begins, 0) >= latest - 0.3).all()
 
 
 @pytest.mark.parametrize(

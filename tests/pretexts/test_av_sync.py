@@ -350,6 +350,32 @@ def test_a_silent_negative_is_not_asked():
     assert outcome.metrics["silent"].item() == 0
 
 
+@pytest.mark.parametrize("hard", [1.0, 0.25])
+def test_a_sound_that_comes_alone_cannot_be_known_by_ear(hard):
+    """Half of the recordings hum, the others click once and are silent. A score that all sounds of
+    a recording share says nothing, so it is right by chance and no recording asks for another."""
+    pretext, encoders = build(shifted=2, hard=hard), watchers()
+    film, _ = flashes(40, np.random.default_rng(0))
+    place = np.arange(10 * FRAMES)
+    sound = np.tile(0.2 * np.cos(np.pi * place), (40, 1)).astype(np.float32)
+    sound[::2] *= place // 10 == 20
+    batch = read(pretext, (film, sound), np.arange(40), np.random.default_rng(0))
+    features = pretext.encode(encoders, batch)
+    alone = features["heard"][:, 0] & ~features["heard"][:, 1:].any(1)
+    assert 0 < alone.sum() < 20
+    by_ear = torch.zeros(40).requires_grad_()
+    features["sound"] = by_ear[:, None, None, None].expand_as(features["sound"])
+    pretext.pair_scores = lambda video, sound: sound[:, 0, 0]
+    (slope,) = torch.autograd.grad(pretext.ask(features, batch.without_samples()).loss, by_ear)
+    torch.testing.assert_close(slope, torch.zeros(40))
+    with torch.no_grad():
+        by_ear[::2], by_ear[1::2] = 1.0, -1.0
+    features["sound"] = by_ear[:, None, None, None].expand_as(features["sound"])
+    answers = pretext.ask(features, batch.without_samples()).answers
+    assert answers["in_step"].accuracy.item() == pytest.approx(0.5)
+    assert answers["own_sound"].accuracy.item() == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize("ask", ["in_step", "offset"])
 def test_silence_alone_teaches_nothing(ask):
     pretext, encoders = build(ask=ask, reach=0.6, step=0.2), watchers(norm=True)

@@ -400,6 +400,19 @@ def test_mined_negatives_are_near_and_never_of_the_batch():
     assert len(chosen) == 30  # all six of each have their turn
 
 
+def test_the_bank_keeps_a_recording_of_which_one_sentence_has_words():
+    pretext = build("video", "text", sentences=2, mined=1, width=2)
+    first = F.normalize(torch.tensor([[1.0, 2.0], [3.0, 1.0], [1.0, 1.0]]), dim=1)
+    second = torch.eye(2).expand(3, 2, 2)
+    there = torch.tensor([[True, True], [False, True], [False, False]])
+    features = {"first": first, "second": second, "there": there}
+    pretext.after_step({}, Batch({}, torch.tensor([4, 7, 9]), torch.Generator()), features)
+    assert pretext.bank.seen.nonzero()[:, 0].tolist() == [4, 7]
+    torch.testing.assert_close(pretext.bank.first[[4, 7]], first[:2])
+    want = torch.tensor([[0.5**0.5, 0.5**0.5], [0.0, 1.0]])
+    torch.testing.assert_close(pretext.bank.second[[4, 7]], want)
+
+
 def test_a_bank_that_knows_too_few_says_so():
     pretext = build(mined=4, recordings=6)
     vectors = F.normalize(torch.randn(6, 256, generator=torch.Generator().manual_seed(0)), dim=1)

@@ -158,6 +158,21 @@ def test_the_loss_equals_a_slow_float64_reference(mix, kind):
         assert got.answers[name].chance == pytest.approx(chance, abs=1e-6)
 
 
+def test_steps_that_no_recording_reaches_weigh_nothing():
+    encoder = Dilated(1, 8, 3, 12, causal=True)
+    pretext = build(encoder, steps=5, negatives=10, mix=0.0)
+    batch = read(pretext, noise([4, 3, 4]), [0, 1, 2])
+    features = pretext.encode({"series": encoder}, batch)
+    batch.generator.manual_seed(0)
+    drawn = pretext.negatives(
+        features["latents"], features["known"], batch.recording, torch.Generator().manual_seed(0)
+    )
+    want, _ = slow(pretext, features, drawn)
+    got = pretext.ask(features, batch.without_samples())
+    assert set(got.answers) == {"step_1", "step_2", "step_3"}
+    assert float(got.loss.detach()) == pytest.approx(want, rel=1e-5)
+
+
 def test_a_negative_is_never_the_true_latent():
     # Every latent of the series is drawn, so each must leave the question it answers.
     pretext = build(steps=3, negatives=12, mix=1.0)

@@ -64,11 +64,27 @@ def test_the_loss_is_equation_1_over_the_recordings_that_have_both():
             pair.append(pretext.heads[name](embedding))
         want += (eq_1(pair[0], pair[1]) + eq_1(pair[1], pair[0])) / 2
         assert outcome.metrics[f"paired {stream}"] == pytest.approx(len(rows) / 8)
+        assert float(outcome.metrics[f"temperature {stream}"]) == pytest.approx(0.07)
         chance = pytest.approx(1 / len(rows))
         assert outcome.answers[f"video to {stream}"].chance == chance
         assert outcome.answers[f"{stream} to video"].chance == chance
     assert outcome.loss.item() == pytest.approx(want, rel=1e-5)
     assert set(outcome.answers) == {f"video to {s}" for s in have} | {f"{s} to video" for s in have}
+
+
+def test_each_direction_of_a_retrieval_has_its_own_answer():
+    pretext = build("video", "audio")
+    features = {
+        "video": torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]),
+        "audio": torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]]),
+        "there.video": torch.ones(3, dtype=torch.bool),
+        "there.audio": torch.ones(3, dtype=torch.bool),
+        "embedding": torch.zeros(3, DIM),
+    }
+    answers = pretext.ask(features, Batch({}, torch.arange(3), torch.Generator())).answers
+    # Nearest to the clips are sounds 0, 2 and 2; nearest to the sounds are clips 0, 0 and 1.
+    assert float(answers["video to audio"].accuracy) == pytest.approx(2 / 3)
+    assert float(answers["audio to video"].accuracy) == pytest.approx(1 / 3)
 
 
 def test_absent_and_silent_clips_have_no_influence():
@@ -92,6 +108,18 @@ def test_absent_and_silent_clips_have_no_influence():
     fewer.loss.backward()
     for mine, theirs in zip(gradients(pretext, *encoders.values()), whole, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_a_silent_anchor_binds_nothing():
+    pretext = build("video", "audio", anchor="audio")
+    encoders, batch = encoders_for(pretext), batch_for(pretext, lacking={})
+    batch["audio"].samples[[2, 6]] = 0
+    whole = pretext(encoders, batch)
+    assert whole.metrics["paired video"] == 6 / 8
+    heard = torch.tensor([0, 1, 3, 4, 5, 7])
+    fewer = pretext(encoders, batch.map(lambda value: value[heard]))
+    torch.testing.assert_close(whole.loss, fewer.loss)
+    assert len(whole.embedding) == 6
 
 
 def test_batch_statistics_are_those_of_what_is_there():

@@ -92,6 +92,13 @@ def test_spans_of_channels_are_independent():
     assert float(both.float().mean()) == pytest.approx(0.09, abs=0.01)
 
 
+def test_a_channel_that_was_never_observed_does_not_spare_the_others():
+    observed = torch.ones(20, 40, 3, dtype=torch.bool)
+    observed[:, :, 2] = False
+    hidden = build(span=0, channel=0.9).hide(observed, dice())
+    assert (hidden.sum((1, 2)) >= 20).all()  # half of the recording, in two of three channels
+
+
 def test_the_encoder_sees_no_hidden_value():
     pretext, seen = build(), []
 

@@ -109,6 +109,28 @@ def test_what_is_hidden_cannot_be_seen(fill):
     torch.testing.assert_close(plain[~hidden], encoder.stem(prepared)[~hidden])
 
 
+def test_hidden_patches_are_attended_to_like_others(monkeypatch):
+    pretext, encoder = build(little(2))
+    attended, trunk = [], encoder.trunk
+    monkeypatch.setattr(encoder, "trunk", lambda *given: attended.append(given[1]) or trunk(*given))
+    world = np.random.default_rng(0).normal(size=(3, 48, 2)).astype(np.float32)
+    pretext.encode({"series": encoder}, read(pretext, world, np.arange(3), rng()))
+    assert attended[0].shape == (3, 8, 2)
+    assert attended[0].all()
+
+
+def test_tokens_are_dropped_out_before_the_head_in_training_alone():
+    pretext, encoder = build(little(norm="layer"), dropout=0.5)
+    world = np.random.default_rng(0).normal(size=(3, 48, 1)).astype(np.float32)
+    for training in (True, False):
+        pretext.train(training)
+        errors = [
+            pretext.encode({"series": encoder}, read(pretext, world, np.arange(3), rng()))
+            for _ in range(2)
+        ]
+        assert torch.equal(errors[0]["squared"], errors[1]["squared"]) != training
+
+
 # -- arithmetic -----------------------------------------------------------------------------------
 
 

@@ -239,6 +239,22 @@ def test_silent_clips_have_no_influence():
     assert one.loss.item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_silent_sounds_take_no_part_in_batch_statistics():
+    batch, _ = squares(4, 2, np.random.default_rng(0))
+    batch["audio"].samples[1:3, 0] = 0
+    heard = batch["audio"].samples.any(2)
+    pretext, encoders, alone = build(), listeners(), listeners()
+    for ears in (encoders["audio"], alone["audio"]):
+        ears.layers.append(nn.BatchNorm1d(20))
+    got = pretext.encode(encoders, batch)
+    assert got["heard"].equal(heard)
+    expected = pretext.sound(alone["audio"](batch["audio"].samples[heard]))
+    torch.testing.assert_close(got["sound"][heard], expected)
+    assert not got["sound"][~heard].any()
+    batch["audio"].samples[:] = 0
+    assert pretext.ask(pretext.encode(encoders, batch), batch.without_samples()).loss.item() == 0
+
+
 @pytest.mark.parametrize("background", [False, True])
 @pytest.mark.parametrize("heard", [0, 1])
 def test_next_to_nothing_heard_is_no_loss_and_no_error(heard, background):

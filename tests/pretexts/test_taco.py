@@ -10,6 +10,7 @@ from tiny import TinyEncoder, decays, gradients, part, read, timeline, train
 
 from mainspring.clips import ClipSpec, span
 from mainspring.errors import ConfigError, RunError
+from mainspring.pretexts.contrastive import taco
 from mainspring.pretexts.contrastive.taco import Taco, TacoConfig
 from mainspring.pretexts.pretext import Batch, Features, Views
 
@@ -180,6 +181,24 @@ def test_factors_describe_every_view():
         assert not np.delete(draw.factors[name], rows).any()
 
 
+def test_every_clip_keeps_the_stride_of_its_stream():
+    pretext = build(spec=ClipSpec(length=32, stride=2), transformations=("reverse", "speed"))
+    draw = pretext.draw(timeline(400), np.random.default_rng(1))["series"]
+    speed = (1, 2, 4)[draw.factors["speed"][2]]
+    assert np.abs(np.diff(draw.clips)).tolist() == [[2] * 31, [2] * 31, [2 * speed] * 31]
+
+
+def test_sounds_and_series_are_shuffled_in_eight_pieces_unless_told_otherwise():
+    for stream, pieces, breaks in (("series", 0, 7), ("audio", 0, 7), ("series", 4, 3)):
+        pretext = build(stream, pieces=pieces, transformations=("shuffle",))
+        clips = pretext.draw(timeline(400, stream), np.random.default_rng(0))[stream].clips[1:]
+        within = np.diff(clips.reshape(len(clips), breaks + 1, -1), axis=2)
+        assert (within == 1).all()
+    frames = build("video", ClipSpec(32, size=8, crop=8), transformations=("shuffle",))
+    clips = frames.draw(timeline(400, "video"), np.random.default_rng(0))["video"].clips[1:]
+    assert (np.diff(clips.reshape(4, 8, 4), axis=2) != 1).any()
+
+
 def test_a_worker_can_draw_without_the_weights():
     pretext = build()
     drawn = pretext.light().draw(timeline(200), np.random.default_rng(1))["series"]
@@ -203,7 +222,7 @@ def test_keys_of_a_queue_come_from_the_slow_encoder():
         pretext.encode(encoders, batch)
     pretext.attach(encoders)
     with torch.no_grad():
-        for weight in encoder.parameters():
+        for weight in [*encoder.parameters(), *pretext.projections["plain"].parameters()]:
             weight.mul_(1.5)
     before = encoder.layers[0].weight / 1.5
     features = pretext.encode(encoders, batch)
@@ -211,8 +230,43 @@ def test_keys_of_a_queue_come_from_the_slow_encoder():
     pretext.after_step(encoders, batch.without_samples(), features)
     slow = pretext.key_encoder.network.layers[0].weight
     torch.testing.assert_close(slow, 0.9 * before + 0.1 * encoder.layers[0].weight)
+    fast = pretext.projections["plain"][0].weight
+    slow = pretext.key_projection.network[0].weight
+    torch.testing.assert_close(slow, (0.9 / 1.5 + 0.1) * fast)
     torch.testing.assert_close(pretext.negatives.keys[:6], F.normalize(features["key"], dim=1))
     assert pretext.negatives.owner[:6].tolist() == ROWS.tolist()
+
+
+def test_settings_of_queue_and_bank_reach_them():
+    queue = build(negatives="queue", queue=12, sampled=7).negatives
+    bank = build(negatives="bank", sampled=7, bank_momentum=0.25, momentum=0.9).negatives
+    assert queue.keys.shape == (12, 128)
+    assert (bank.vectors.shape, bank.sampled, bank.momentum) == ((200, 128), 7, 0.25)
+    bank.remember(torch.ones(1, 128), torch.tensor([3]))
+    assert bank.seen.nonzero().tolist() == [[3]]
+
+
+def test_the_plain_clip_is_trained_on_its_own_key_but_not_counted():
+    pretext = build(negatives="queue", queue=4, transformations=("reverse",), tasks=0.0)
+    rows = np.array([9, 4, 6, 2, 7, 3])
+    pretext.negatives.remember(stored := torch.randn(4, 128), torch.tensor([50, 4, 51, 0]))
+    key = torch.randn(6, 128)
+    features = {"plain": key, "key": key, "query.plain": key, "query.reverse": -key}
+    outcome = pretext.ask(features, batch_for(pretext, rows))
+    assert float(outcome.answers["contrast"].accuracy) == 0  # of "reverse" alone
+    keys, owners = torch.cat([key, stored]), [*rows, 50, 4, 51, 0]
+    expected = 0.0
+    for i in range(6):
+        others = keys[[j for j in range(10) if owners[j] != rows[i]]]
+        for query in (key[i : i + 1], -key[i : i + 1]):
+            expected += nce(query, torch.cat([key[i : i + 1], others])) / 6
+    assert float(outcome.loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_papers_numbers_are_the_defaults():
+    paper = TacoConfig()
+    assert (paper.tasks, paper.temperature, paper.sampled) == (10, 0.07, 16384)
+    assert (paper.transformations, paper.projection) == (("speed", "shuffle"), "linear")
 
 
 @pytest.mark.parametrize("negatives", ["queue", "bank"])
@@ -282,6 +336,44 @@ def test_rotation_turns_its_own_view_and_flips_do_not_hide_it():
     quarter = batch["video"].factors["rotation"][:, 1]
     assert len(quarter.unique()) == 4
     assert (features["query.rotation"].argmax(1) == quarter).all()
+
+
+def test_each_frame_is_turned_up_to_three_degrees_either_way(monkeypatch):
+    turned = []
+
+    def rotate(samples, quarter, degrees):
+        turned.append(degrees)
+        return samples
+
+    monkeypatch.setattr(taco, "rotate", rotate)
+    spec = ClipSpec(length=8, size=10, crop=8)
+    pretext = build("video", spec, 4, transformations=("rotation",), tasks=0.0)
+    pretext.encode({"video": Upright()}, pictures(pretext, 64, top=6))
+    (degrees,) = turned
+    assert degrees.shape == (64, 8)
+    assert -3 <= degrees.min() < -2.5
+    assert 2.5 < degrees.max() <= 3
+    assert degrees.std(1).min() > 0.5  # each frame by itself
+
+
+def test_a_momentum_encoder_sees_the_plain_clip_changed_anew():
+    seen = []
+
+    class Watcher(Upright):
+        def tokens(self, samples, present=None):
+            seen.append(samples)
+            return super().tokens(samples, present)
+
+    settings = {"negatives": "queue", "queue": 8, "transformations": ("rotation",)}
+    pretext = build("video", ClipSpec(8, size=10, crop=8), 4, **settings)
+    encoders = {"video": Watcher()}
+    pretext.attach(encoders)
+    batch = pictures(pretext, 6, top=6)
+    batch["video"].samples.random_(generator=torch.Generator().manual_seed(0))
+    pretext.encode(encoders, batch)
+    query, key = seen[0].unflatten(0, (6, 2))[:, 0], seen[1]
+    assert key.shape == query.shape
+    assert not any(torch.equal(*clips) for clips in zip(query, key, strict=True))
 
 
 def test_settings_that_contradict_each_other_are_named():

@@ -86,6 +86,28 @@ def test_each_series_gets_the_change_of_its_own_number():
         assert (changed[rows[name]] != samples[rows[name]]).any(2).any(1).all()
 
 
+def test_the_sizes_of_changes_are_those_of_the_settings():
+    ramp = torch.arange(TIME).float().repeat(200, 1)[:, :, None]
+
+    def changed(name: str, **settings) -> torch.Tensor:
+        pretext = build(changes=(name,), between=False, **settings)
+        return pretext.change(ramp, torch.full((200,), TIME), torch.ones(200).long(), dice())[0]
+
+    for pieces in (2, 6):
+        jumps = (changed("permute", pieces=pieces).diff(dim=1) != 1).sum((1, 2))
+        assert int(jumps.max()) == pieces - 1
+    for keep in (0.2, 0.8):
+        kept = changed("slice", keep=keep).diff(dim=1).mean((1, 2))
+        assert keep - 1e-4 < float(kept.min()) < keep + 0.1
+        assert float(kept.max()) < (1 + keep) / 2 + 1e-4
+    level = ramp.mean(1, keepdim=True)
+    for scale in (1.2, 5.0):
+        gain = ((changed("scale", scale=scale) - level) / (ramp - level)).amax()
+        assert scale**0.5 < float(gain) < scale * 1.001
+    assert (changed("warp", warp=0.02) - ramp).abs().amax() < 2
+    assert (changed("warp", warp=1.0) - ramp).abs().amax() > 10
+
+
 def test_between_reads_unchanged_series_between_samples_too():
     samples = saws(8)
     extent, none = torch.full((8,), TIME), torch.zeros(8, dtype=torch.int64)
@@ -176,6 +198,7 @@ def test_the_loss_is_the_cross_entropy_of_those_asked():
     pretext = build()
     change = torch.tensor([0, 3, 3, 7, 1])
     logits = torch.randn(5, 8, generator=dice())
+    logits[1, 3] = logits[3, 0] = 9.0  # right, and wrong
     asked = torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0])
     facts = batch_of(saws(5), change, torch.full((5,), TIME)).without_samples()
     outcome = pretext.ask(
@@ -188,7 +211,9 @@ def test_the_loss_is_the_cross_entropy_of_those_asked():
     assert float(outcome.answers["change"].accuracy) == pytest.approx(np.mean(right))
     assert outcome.answers["change"].chance == 1 / 8
     assert set(outcome.metrics) == {f"accuracy_{pretext.names[index]}" for index in (0, 1, 3, 7)}
-    assert float(outcome.metrics["accuracy_permute"]) == float(rows[1].argmax() == 3)
+    assert pretext.names[3] == "permute"
+    assert float(outcome.metrics["accuracy_permute"]) == 1
+    assert float(outcome.metrics[f"accuracy_{pretext.names[7]}"]) == 0
 
 
 def test_nothing_observed_at_all_leaves_a_finite_loss():

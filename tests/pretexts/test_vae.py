@@ -198,6 +198,25 @@ def test_active_units_are_means_that_vary():
     assert int(active_units(mean[:1])) == 0
 
 
+def test_windows_of_which_nothing_is_known_make_no_unit_active():
+    mean = torch.zeros(6, 4)
+    mean[2] = 9.0
+    asked = torch.ones(6, 5, dtype=torch.bool)
+    asked[2] = False
+    features = {
+        "embedding": torch.zeros(6, 32),
+        "mean": mean,
+        "log_variance": torch.zeros(6, 4),
+        "squared": asked.sum(1).float(),
+        "restored": torch.randn(6, 5),
+        "values": torch.randn(6, 5) * asked,
+        "asked": asked,
+    }
+    metrics = build().ask(features, facts(6)).metrics
+    assert metrics["active_units"] == 0
+    assert metrics["kl"] == 0
+
+
 def test_the_nearest_restoration_is_found_by_the_values_asked_for():
     generator = torch.Generator().manual_seed(0)
     restored = torch.randn(12, 30, generator=generator)

@@ -63,7 +63,9 @@ def read(pretext: Pretext, world: np.ndarray, rows: np.ndarray, rng: np.random.G
 
 
 def part(batch: Batch, rows: slice) -> Batch:
-    """A micro-batch."""
+    """A micro-batch, with the randomness that the whole batch shares."""
+    common = torch.Generator()
+    common.set_state(batch.common.get_state())
     streams = {
         name: Views(
             views.samples[rows],
@@ -72,7 +74,7 @@ def part(batch: Batch, rows: slice) -> Batch:
         )
         for name, views in batch.streams.items()
     }
-    return Batch(streams, batch.recording[rows], batch.generator)
+    return Batch(streams, batch.recording[rows], batch.generator, common)
 
 
 def assert_parts_equal_the_whole(
@@ -81,8 +83,8 @@ def assert_parts_equal_the_whole(
     """Features of two micro-batches brought together give the loss of the whole batch, and its
     gradients."""
     modules, results = [pretext, *encoders.values()], []
-    for parts in ([batch], [part(batch, slice(cut)), part(batch, slice(cut, None))]):
-        features = [pretext.encode(encoders, each) for each in parts]
+    for rows in ([slice(None)], [slice(cut), slice(cut, None)]):
+        features = [pretext.encode(encoders, part(batch, some)) for some in rows]
         joined = {name: torch.cat([each[name] for each in features]) for name in features[0]}
         facts = batch.without_samples()
         facts.generator = torch.Generator().manual_seed(3)

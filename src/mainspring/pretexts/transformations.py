@@ -174,7 +174,7 @@ class Shuffle(Transformation):
     def reach(self, spec: ClipSpec) -> int:
         """A window of 3/2 clips."""
         piece, count = self._cut(spec)
-        return span(max(count, count * 3 // 2) * piece, spec.stride)
+        return span(count * 3 // 2 * piece, spec.stride)
 
     def draw(self, extent: int, spec: ClipSpec, rng: np.random.Generator) -> tuple[Clips, Values]:
         """The clips, and 1 for the odd one."""

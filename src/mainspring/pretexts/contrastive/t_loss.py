@@ -48,7 +48,8 @@ class TLoss(Pretext):
     negative ~ U{1..T}, all places alike), K = 10, batches of 10, AdamW's forerunner Adam at 1e-3
     without decay or schedule, and the encoder: causal dilated convolutions, 10 blocks of 40
     channels, maximum over time, 320 numbers. Its last linear map is not there: the last block
-    has 320 channels itself.
+    has 320 channels itself; and the blocks are those of `dilated`, without weight normalisation
+    and with GELUs for leaky ReLUs.
 
     Three things are ours. The paper draws negatives from the whole data set; here each recording
     of the batch lends one stretch, drawn with it, and each anchor meets K of the others', drawn
@@ -59,7 +60,9 @@ class TLoss(Pretext):
     encoder normalises whole recordings later too, and one of few samples would have no scale.
 
     A stretch in which nothing was observed is asked nothing. `nearest` is the share of anchors
-    whose positive scores higher than every negative; a tie is wrong.
+    whose positive scores higher than every negative; a tie is wrong. A positive is a part of its
+    anchor, so samples themselves tell of it: on white noise it came to 0.31 (chance 0.09, 120
+    steps of 32).
     """
 
     question: ClassVar[str] = "Does this stretch lie within that one, or in another recording?"

@@ -29,7 +29,8 @@ evenly from all pairs that fit, so a sound out of step comes from the beginning 
 recording as often as one in step. For offsets the same cannot be had (the last sound can only be
 late), but each pair is placed evenly wherever it fits.
 
-A recording whose sound in step is silent is not asked about; nor is a silent negative.
+A recording whose sound in step is silent is not asked about; nor is a silent negative, nor, beside
+hard negatives, a sound in step that has none which is heard.
 """
 
 from __future__ import annotations
@@ -256,7 +257,9 @@ class AvSync(AudioVisual):
         """Half of the loss for sounds in step, half for negatives, of these a share for hard ones.
 
         Every recording has both kinds of negatives, weighted, where the papers draw one of them:
-        the same loss on average, with less noise.
+        the same loss on average, with less noise. Beside hard negatives a sound in step counts as
+        often as its recording has heard ones: otherwise sounds that come alone, a bark and then
+        silence, would be in step more often than not, and could be known by ear.
         """
         rows = audible[:, 0].nonzero()[:, 0]
         partner = of_others(batch.recording[rows], batch.generator)
@@ -266,12 +269,15 @@ class AvSync(AudioVisual):
         easy = self.pair_scores(video[rows][paired], first[partner[paired]])
         views, slots = audible[:, 1:].nonzero(as_tuple=True)
         shifted = self.pair_scores(video[views], sound[views, 1 + slots])
+        beside = right.repeat_interleave(audible[rows, 1:].sum(1))
         share = self.config.hard if int(self.seen) >= self.config.easy_steps else 0.0
+        true = share * self._cost(beside, True) + (1 - share) * self._cost(right, True)
         wrong = share * self._cost(shifted, False) + (1 - share) * self._cost(easy, False)
-        outcome.loss = outcome.loss + 0.5 * (self._cost(right, True) + wrong)
-        for name, scores in {"in_step": shifted, "own_sound": easy}.items():
-            if len(scores):
-                correct = ((right > 0).float().mean() + (scores <= 0).float().mean()) / 2
+        outcome.loss = outcome.loss + 0.5 * (true + wrong)
+        pairs = {"in_step": (beside, shifted), "own_sound": (right, easy)}
+        for name, (own, others) in pairs.items():
+            if len(others):
+                correct = ((own > 0).float().mean() + (others <= 0).float().mean()) / 2
                 outcome.answers[name] = Answer(correct, chance=0.5)
 
     def _cost(self, scores: Float[Tensor, "n"], in_step: bool) -> Float[Tensor, ""]:

@@ -214,11 +214,18 @@ class Gdt(Pretext):
         return spec.span + gaps * gap
 
     def attach(self, encoders: Mapping[str, Encoder]) -> None:
-        """Refuses to tell directions apart where an encoder cannot see them.
+        """Refuses masks that do not fit on the spectrogram, and to tell directions apart where an
+        encoder cannot see them.
 
         Raises:
-            ConfigError: If it cannot.
+            ConfigError: If either is asked for.
         """
+        mels = encoders["audio"].settings.get("mels") if "audio" in encoders else None
+        if mels is not None and self.config.mask_bands > mels:
+            raise ConfigError(
+                f"mask_bands is {self.config.mask_bands}, more than the {mels} bands of the "
+                "spectrogram (architecture.audio.mels). Set fewer under [question], or more mels."
+            )
         if self.config.direction != "tell_apart":
             return
         for stream in self.clips:

@@ -156,14 +156,21 @@ class SoundSource(AudioVisual):
 
     def encode(self, encoders: Mapping[str, Encoder], batch: Batch) -> Features:
         """A vector a place (batch, clip, t, h, w, width), one a sound (batch, clip, width), and
-        which clips are heard."""
+        which clips are heard. Other sounds stay zeros and are not encoded: they would still take
+        part in the encoder's batch statistics."""
         pictures, seen = batch["video"].flat()
         sounds, there = batch["audio"].flat()
+        audible = heard(sounds, there, self.config.floor) & seen.any(1)
         tokens = encoders["video"].tokens(self.change(pictures, batch.generator), seen)
+        sound = torch.zeros(len(sounds), self.config.width, device=sounds.device)
+        rows = audible.nonzero()[:, 0]
+        if len(rows):
+            vectors = self.sound(encoders["audio"](sounds[rows], there[rows]))
+            sound = sound.index_copy(0, rows, vectors.float())
         features = {
             "places": self.places(tokens),
-            "sound": self.sound(encoders["audio"](sounds, there)),
-            "heard": heard(sounds, there, self.config.floor) & seen.any(1),
+            "sound": sound,
+            "heard": audible,
             "embedding": encoders["video"].embed(tokens.detach(), seen),
         }
         return {name: value.unflatten(0, (len(batch), -1)) for name, value in features.items()}
