@@ -298,6 +298,13 @@ def test_shifts_are_flat_trends_are_even_and_bursts_are_noise():
     assert abs(float(loud.mean())) < 0.05
 
 
+@pytest.mark.parametrize("kind", [warps.spike, warps.shift, warps.trend])
+def test_as_many_changes_go_up_as_down(kind):
+    samples, extent = ground()
+    added = (kind(samples, extent, 3.0, 0.2, dice()) - samples).sum(1)
+    assert (added > 0).float().mean() == pytest.approx(0.5, abs=0.08)
+
+
 def test_two_stretches_are_swapped_and_nothing_else():
     samples = torch.arange(100.0)[None, :, None].repeat(300, 1, 1)
     extent = torch.full((300,), 100)

@@ -15,6 +15,7 @@ from mainspring.losses.contrast import (
     cross_stream,
     info_nce,
 )
+from mainspring.losses.square import Facts, Square
 
 TAU = 0.07
 # GDT, Table 1 and Table 2: questions of time reversal and time shift ("" where there is one value),
@@ -262,6 +263,13 @@ def test_edges_are_the_square_of_shifts_and_directions_without_diagonals():
     assert (elsewhere == ~torch.eye(4, dtype=torch.bool)).all()
 
 
+def test_a_view_must_be_among_all_that_are_asked_for():
+    first, second = torch.tensor([[True, True, False], [True, False, True]])
+    rule = all_but_self(torch.zeros(3, dtype=torch.int64)).among(first).among(second)
+    assert rule.there is not None
+    assert rule.there.tolist() == [True, False, False]
+
+
 def test_views_that_are_not_there_change_nothing():
     v = views()
     there = torch.rand(24, generator=torch.Generator().manual_seed(0)) < 0.7
@@ -315,6 +323,49 @@ def test_extreme_similarities_stay_finite(temperature):
     assert far.item() == pytest.approx(2 / temperature, rel=1e-5)
 
 
+@pytest.mark.parametrize("temperature", [0.005, 0.0126, 0.03])
+def test_many_stored_keys_nearer_than_any_view_stay_finite(temperature):
+    opposite = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], requires_grad=True)
+    stored = Stored(torch.tensor([[1.0, 0.0]]).expand(20_000, -1), torch.full((20_000,), 9))
+    recording = torch.zeros(2, dtype=torch.int64)
+    loss = contrast(opposite, recording, all_but_self(recording), temperature, stored).loss
+    near, far = 2 / temperature + math.log(20_000), math.log(20_001)
+    assert loss.item() == pytest.approx((near + far) / 2, rel=1e-5)
+    loss.backward()
+    assert opposite.grad.isfinite().all()
+
+
+def test_similarities_are_kept_up_to_so_many():
+    recording = torch.arange(3).repeat(2)
+    unit = torch.nn.functional.normalize(torch.randn(6, 4), dim=1)
+    facts = Facts(recording, all_but_self(recording), None, TAU)
+    assert Square(unit, facts, 35, 64).kept is None
+    kept = Square(unit, facts, 36, 64).kept
+    assert kept is not None
+    assert kept.numel() == 36
+
+
+@pytest.mark.parametrize("edges", [False, True])
+@pytest.mark.parametrize("keys_learn", [False, True])
+@pytest.mark.parametrize("kept", [0, 2**20])
+def test_pairs_that_do_not_take_part_may_be_nearer_than_all_that_do(edges, keys_learn, kept):
+    v = hierarchy(4, 2, 1, 2, 1, dim=256)
+    rule = all_but_self(v["recording"])
+    if edges:
+        rule = rule.edges(v["shift"], v["direction"])
+        v["embeddings"][1:3] = v["embeddings"][:1]
+    single = v["embeddings"].float().requires_grad_()
+    double = v["embeddings"].requires_grad_()
+    losses = [
+        contrast(z, v["recording"], rule, 0.005, keys_learn=keys_learn, kept=kept, side=5).loss
+        for z in (single, double)
+    ]
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-4)
+    for loss in losses:
+        loss.backward()
+    torch.testing.assert_close(single.grad.double(), double.grad, rtol=1e-3, atol=1e-4)
+
+
 def test_simclr_is_a_special_case():
     """NT-Xent (Chen et al. 2020, Algorithm 1) by its own loop."""
     generator = torch.Generator().manual_seed(8)
@@ -359,6 +410,21 @@ def test_info_nce_is_equation_1_of_taco():
     assert result.chance == pytest.approx(1 / 6)
 
 
+def test_queries_may_have_unlike_numbers_of_negatives():
+    generator = torch.Generator().manual_seed(3)
+    query, right, wrong = torch.randn(3, 6, 5, dtype=torch.float64, generator=generator)
+    total, first, chance = 0.0, 0, 0.0
+    for i in range(6):
+        near, others = cosine(query[i], right[i]), [cosine(query[i], wrong[j]) for j in range(i)]
+        total += math.log(sum(math.exp(each / TAU) for each in [near, *others])) - near / TAU
+        first += near > max(others, default=-1)
+        chance += 1 / (1 + i)
+    found = info_nce(query, right, wrong, torch.ones(6, 6).tril(-1).bool(), TAU)
+    assert found.loss.item() == pytest.approx(total / 6, rel=1e-12)
+    assert found.accuracy.item() == pytest.approx(first / 6)
+    assert found.chance == pytest.approx(chance / 6)
+
+
 def test_info_nce_is_the_general_contrast_of_queries_with_keys():
     generator = torch.Generator().manual_seed(4)
     queries, keys = torch.randn(2, 5, 8, dtype=torch.float64, generator=generator)
@@ -382,10 +448,14 @@ def test_collapsed_embeddings_score_nothing():
     assert general.loss.item() == pytest.approx(math.log(7), rel=1e-5)
 
 
-@pytest.mark.parametrize("count", [2, 5, 16, 33, 128])
+@pytest.mark.parametrize("count", [2, 3, 5, 16, 33, 128])
 def test_the_rounding_of_collapsed_embeddings_is_no_right_answer(count):
     same = torch.randn(1, 128, generator=torch.Generator().manual_seed(1)).expand(count, -1)
     assert info_nce(same, same, same, ~torch.eye(count, dtype=torch.bool), TAU).accuracy == 0
+    views, recording = same.repeat(2, 1), torch.arange(count).repeat(2)
+    stream = torch.arange(2 * count) // count
+    for rule in (all_but_self(recording), cross_stream(recording, stream)):
+        assert contrast(views, recording, rule, TAU).accuracy == 0
 
 
 def test_without_negatives_there_is_nothing_to_learn():

@@ -172,6 +172,30 @@ def equation_1(pretext: Gdt, features: Features, batch: Batch, edges: bool = Fal
     return total / pairs
 
 
+TABLES = {  # 1 and 2 of the paper: direction and shift, of which i is ignored and d told apart
+    "video": {"a": "..", "b": "i.", "c": ".i", "d": "ii", "vt-a": ".."},
+    "video audio": {
+        "e": "..", "f": "i.", "g": ".i", "h": "ii", "i": "d.", "j": ".d", "k": "di", "l": "id",
+        "m": "dd",
+    },
+    "video text": {
+        "vt-b": "..", "vt-c": "d.", "vt-d": ".d", "vt-e": "di", "vt-f": "id", "vt-g": "dd",
+    },
+}  # fmt: skip
+
+
+def test_presets_are_the_rows_of_the_papers_tables():
+    names = {"ignore": "i", "tell_apart": "d", "": "."}
+    found: dict[str, dict[str, str]] = {streams: {} for streams in TABLES}
+    for name, chosen in Gdt.presets.items():
+        question = chosen["question"]
+        row = names[question["direction"]] + names[question["shift"]]
+        found[" ".join(chosen["stream"])][name] = row
+    assert found == TABLES
+    best = Gdt.presets["l"]["question"]
+    assert (GdtConfig().direction, GdtConfig().shift) == (best["direction"], best["shift"])
+
+
 @pytest.mark.parametrize("name", Gdt.presets)
 def test_loss_is_equation_1_for_every_row(name):
     pretext = preset(name, **PLAIN)
@@ -194,8 +218,10 @@ def test_loss_is_equation_1_where_streams_are_missing(streams, edges):
     found = features["audio.there"].any(1).tolist()
     assert found == [True, False, True, True, False]
     assert features["audio.silent"].any(1).tolist() == [False, False, False, False, True]
-    loss = pretext.ask(features, batch.without_samples()).loss.item()
-    assert loss == pytest.approx(equation_1(pretext, features, batch, edges), rel=1e-5)
+    outcome = pretext.ask(features, batch.without_samples())
+    expected = equation_1(pretext, features, batch, edges)
+    assert outcome.loss.item() == pytest.approx(expected, rel=1e-5)
+    assert torch.equal(outcome.embedding, features["embedding"][[0, 1, 2, 4]])  # who has a picture
 
 
 @pytest.mark.parametrize("name", Gdt.presets)
@@ -421,6 +447,11 @@ def test_one_sentence_cannot_tell_times_apart():
     assert outcome.loss.item() == pytest.approx(equation_1(pretext, features, batch), rel=1e-5)
     ignored = build("video", "text", shift="ignore").draw(one, np.random.default_rng(0))
     assert ignored["text"].factors["counts"].all()
+
+
+def test_a_sentence_is_one_part():
+    heads = build("video", "text", steps=4).joint()
+    assert (heads["video"].steps, heads["text"].steps) == (4, 1)
 
 
 def test_masks_are_drawn_anew_for_each_view_of_the_prepared_sound():

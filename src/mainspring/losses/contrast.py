@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from mainspring.errors import ConfigError
 from mainspring.losses.pairs import Rule, Stored, agreement, all_but_self, cross_stream
-from mainspring.losses.square import KEPT, Facts, Square, side_for
+from mainspring.losses.square import KEPT, TIE, Facts, Square, side_for
 
 __all__ = [
     "Contrasted",
@@ -35,11 +35,6 @@ __all__ = [
     "cross_stream",
     "info_nce",
 ]
-
-
-TIE = 1e-5
-"""Cosines nearer than this are equal but for rounding: right and wrong ones come of sums in
-different orders, and collapsed embeddings must not win by their last digits."""
 
 
 class Contrasted(NamedTuple):

@@ -22,6 +22,9 @@ SIDE, SIDE_ELSEWHERE = 512, 4096
 elsewhere, where every block has to be worth starting."""
 BOUNDED = 0.9
 """Share of a number format's exponents that sums may use without a maximum taken out."""
+TIE = 1e-5
+"""Cosines nearer than this are equal but for rounding: right and wrong ones come of sums in
+different orders, and collapsed embeddings must not win by their last digits."""
 
 
 def side_for(device: torch.device) -> int:
@@ -120,7 +123,7 @@ class Square:
         surprise = self.pulled * self.total.clamp(min=tiny).log() - self.pull
         asked = self.pulled > 0
         count = asked.sum().clamp(min=1)
-        right = (self.right > self.wrong) & asked
+        right = (self.right - TIE / self.temperature > self.wrong) & asked
         chance = self.pulled / self.keys.clamp(min=1)
         return surprise.sum() / self._pairs(), right.sum() / count, chance.sum() / count
 
@@ -198,9 +201,12 @@ class Square:
         return self.rooms[which, : rows * columns].view(rows, columns)
 
     def _similar(self, rows: slice, keys: Tensor, place: Tensor | None = None) -> Tensor:
-        """Similarities over the temperature, less the reference."""
+        """Similarities over the temperature, less the reference, which only pairs that do not take
+        part can exceed; their exponentials must not overflow, as 0 times infinity is no number."""
         similar = torch.mm(self.scaled[rows], keys.T, out=place)
-        return similar if self.reference is None else similar.sub_(self.reference[rows])
+        if self.reference is None:
+            return similar
+        return similar.sub_(self.reference[rows]).clamp_(max=0)
 
     def _masks(self, rows: _Span, columns: _Span) -> tuple[Tensor | None, Tensor | None]:
         """w of a block, None where all pairs take part, and c w, None where no pair may agree."""
