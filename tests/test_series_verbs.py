@@ -20,6 +20,7 @@ from mainspring.api.series import vectors_of
 from mainspring.cli import main
 from mainspring.clips import ClipSpec
 from mainspring.encoders.patch_transformer import PatchTransformer
+from mainspring.evaluate import patch_forecast as patches
 from mainspring.evaluate import per_step
 from mainspring.evaluate.calendar import calendar_features
 from mainspring.evaluate.forecasting import Splits, chronological, standardise
@@ -175,13 +176,20 @@ def test_forecast_beside_baselines(capsys, run, long):
 
 
 @pytest.mark.parametrize("scale", [False, True])
-def test_forecast_is_the_protocol_on_causal_vectors(run, long, scale):
+def test_forecast_is_the_protocol_on_causal_vectors(run, long, scale, monkeypatch):
     """Vectors of 20 steps and their own, and none of train's first 20."""
     values = files.read_series(str(long))[None].astype(np.float32)
     splits = chronological(480)
     inputs = standardise(values, splits.train)[0].astype(np.float32) if scale else values
     vectors = per_step.steps(ms.load(run, "series").encoder, list(inputs), context=20)
     expected = forecast_steps(np.stack(vectors), values, splits, (6,), drop=20)
+    steps = per_step.steps
+
+    def spy(encoder, series, **options):
+        np.testing.assert_array_equal(series, inputs)
+        return steps(encoder, series, **options)
+
+    monkeypatch.setattr(per_step, "steps", spy)
     found = ms.forecast(
         run, long, horizons=(6,), context=20, period=7, scale=scale, quick=True
     )  # fmt: skip
@@ -296,9 +304,11 @@ def test_patches_are_forecast_by_one_map_for_all_channels():
     rng = np.random.default_rng(0)
     values = rng.normal(size=(120, 2)).cumsum(0).astype(np.float32) * [1, 30]
     torch.manual_seed(0)
-    encoder = PatchTransformer(**SMALL_PATCHES["series"], channels=2).eval()
+    encoder = PatchTransformer(**SMALL_PATCHES["series"], channels=2)
     splits = chronological(120, (0.6, 0.2, 0.2))
-    told = patch_forecast(encoder, values.astype(np.float32)[None], splits, (3,), 16)[3]
+    told = patch_forecast(encoder.train(), values.astype(np.float32)[None], splits, (3,), 16)[3]
+    assert encoder.training, "as it came"
+    encoder.eval()
     mse, mae = slow_patch_forecast(encoder, values, splits, 3, 16, told.penalty)
     assert told.mse == pytest.approx(mse, rel=1e-3)
     assert told.mae == pytest.approx(mae, rel=1e-3)
@@ -309,6 +319,32 @@ def test_patches_are_forecast_by_one_map_for_all_channels():
         mse, mae = slow_patch_forecast(encoder, values, known, 3, 16, penalty)
         scores.append(np.sqrt(mse) + mae)
     assert told.penalty == PATCH_PENALTIES[int(np.argmin(scores))]
+
+
+def test_windows_of_patches_are_drawn_from_the_whole_part(monkeypatch):
+    values = np.random.default_rng(0).normal(size=(1, 600, 1)).astype(np.float32)
+    encoder, ends = PatchTransformer(**SMALL_PATCHES["series"]), []
+    whole = patches._patches
+
+    def spy(encoder, values, instances, steps, window):
+        ends.extend(steps.tolist())
+        return whole(encoder, values, instances, steps, window)
+
+    monkeypatch.setattr(patches, "_patches", spy)
+    monkeypatch.setattr(patches, "PATCH_ROWS", 40)
+    patch_forecast(encoder, values, chronological(600), (3,), 16)
+    for drawn, first, last in ((ends[:40], 15, 356), (ends[40:50], 360, 476)):
+        assert first <= min(drawn) < max(drawn) <= last
+        assert len(set(drawn)) == len(drawn)
+        assert max(drawn) - min(drawn) > (last - first) / 2
+
+
+def test_patches_without_a_known_validation_part_are_refused():
+    values = np.random.default_rng(0).normal(size=(1, 120, 1)).astype(np.float32)
+    values[:, 72:96] = np.nan
+    encoder = PatchTransformer(**SMALL_PATCHES["series"])
+    with pytest.raises(ms.DataError, match="validation part is followed by 3 steps"):
+        patch_forecast(encoder, values, chronological(120), (3,), 16)
 
 
 def test_forecast_by_a_run_of_patches(tmp_path, long):
@@ -364,6 +400,20 @@ def test_anomalies_are_scored_and_stored(capsys, run, pumps, tmp_path, cold):
     # The step that jumps is what a mask changes most.
     error = table.column("error").to_numpy()[:300]
     assert error[200:204].max() > np.median(error[150:200])
+
+
+@pytest.mark.parametrize(("cold", "before"), [(False, 150), (True, 30)])
+def test_units_are_those_of_what_lies_before_the_search(run, pumps, tmp_path, monkeypatch, cold,
+                                                        before):  # fmt: skip
+    given, whole = [], anomalies.anomalies.masking_errors
+
+    def spy(encode, values, past):
+        given.append(values[:before])
+        return whole(encode, values, past)
+
+    monkeypatch.setattr(anomalies.anomalies, "masking_errors", spy)
+    ms.anomaly(run, pumps[0], past=5, cold=cold, out=tmp_path / "scores.parquet")
+    np.testing.assert_allclose([(x.mean(), x.std()) for x in given], [(0, 1)] * 2, atol=1e-5)
 
 
 def test_anomaly_without_labels_and_with_series_too_short(capsys, run, pumps):

@@ -176,9 +176,7 @@ def test_prepare_keeps_places_and_uses_train_alone() -> None:
     np.testing.assert_allclose(found[1:, 0], (steps - steps[:49].mean()) / steps[:49].std())
     later = values.copy()
     later[50:] = 0
-    np.testing.assert_array_equal(
-        prepare(later, 50), prepare(np.append(values[:50], later[50:]), 50)
-    )
+    np.testing.assert_array_equal(prepare(later, 50)[:50], prepare(values, 50)[:50])
     assert np.isnan(prepare(values, 50, difference=2)).sum() == 2
     with pytest.raises(DataError, match="1 of 2 channels"):
         prepare(np.stack([values, np.full(100, np.nan)], axis=1), 50)
@@ -204,6 +202,13 @@ def test_masking_errors_equal_a_slow_loop_and_find_spikes() -> None:
     labels = np.isin(np.arange(600), spikes)[300:]
     found = score([detect(errors, 300, 3)], [labels], 3)
     assert found.f1 > 0.8 > 0.2 > found.chance
+
+
+def test_a_window_holds_its_step_and_as_many_before_as_are_asked_for() -> None:
+    values = np.random.default_rng(0).normal(size=(40, 2))
+    errors = masking_errors(lambda windows, masked: windows[:, 0] * masked, values, past=5)
+    assert np.isnan(errors[:5]).all()
+    np.testing.assert_allclose(errors[5:], np.abs(values[:-5]).sum(axis=1), rtol=1e-6)
 
 
 def test_a_short_train_part_gives_no_threshold() -> None:

@@ -2,10 +2,17 @@ import numpy as np
 import torch
 from little_world import SERIES, MeanEncoder, SeriesReader, recordings
 
-from mainspring.evaluate.baselines import RANDOM, RAW, baselines, principal, turned, untrained
+from mainspring.evaluate.baselines import (
+    RANDOM,
+    RAW,
+    RawFeatures,
+    baselines,
+    principal,
+    turned,
+    untrained,
+)
 from mainspring.evaluate.embed import embed
 from mainspring.evaluate.probe import probe
-from mainspring.evaluate.raw import raw_features
 
 
 class Linear(MeanEncoder):
@@ -43,9 +50,9 @@ def test_baselines_are_row_for_row_those_of_each_alone() -> None:
         assert vectors.uris.tolist() == mine.uris.tolist()
         assert vectors.starts.tolist() == mine.starts.tolist()
         assert vectors.labels.tolist() == mine.labels.tolist()
-    samples = reader.read(recordings(1)[0], {"series": np.arange(8)[None]})["series"]
-    width = raw_features("series", samples, np.ones((1, 8), bool)).shape[1]
-    assert found[RAW].matrix.shape == (len(mine), min(width, len(mine)))
+    features = RawFeatures("series", SERIES)
+    raw = embed(features, SERIES, recordings(4), reader, None, stamps={}).matrix
+    np.testing.assert_array_equal(found[RAW].matrix, turned(principal(raw, 256)))
 
 
 def test_principal_keeps_distances_and_orders_by_variance() -> None:

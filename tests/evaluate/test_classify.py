@@ -62,6 +62,13 @@ def test_svm_equals_grid_search(seed: int, n: int, classes: int, noise: float) -
         assert found.auprc == pytest.approx(average_precision_score(onehot, value), abs=1e-3)
 
 
+@pytest.mark.parametrize("seed", [0, 11])
+def test_each_fold_has_the_width_of_its_own_kernel(seed: int) -> None:
+    train, labels = world(seed, 60, 2, noise=2.0)
+    train[0] *= 10  # one fold's train part is much narrower
+    assert svm(train, labels, train, labels).settings["C"] == by_grid(train, labels, train)[1]
+
+
 def test_test_rows_are_told_in_parts(monkeypatch) -> None:
     data = (*world(0, 60, 3), *world(1, 50, 3))
     whole = svm(*data), nearest_neighbour(*data)
@@ -80,6 +87,8 @@ def test_too_many_rows_are_drawn_from_with_shares_kept() -> None:
     found = svm(train, labels, test, truth, rows=100)
     assert found.classes.tolist() == [0, 1, 2]
     assert found.accuracy > 0.9
+    _, kept = classify._some(np.zeros((400, 1)), np.repeat([0, 1, 2], [240, 120, 40]), 100)
+    assert np.bincount(kept).tolist() == [60, 30, 10]
 
 
 def test_logistic_and_nearest_equal_pipelines() -> None:
@@ -105,6 +114,12 @@ def test_noise_gives_chance_and_names_may_be_words(classifier) -> None:
     assert found.auprc == pytest.approx((names[200:] == "walk").mean(), abs=0.1)
     assert found.classes.tolist() == ["run", "walk"]
     json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_chance_says_the_commonest_class_of_train() -> None:
+    train, test = np.repeat(["a", "b"], [3, 2]), np.repeat(["a", "b"], [1, 9])
+    found = nearest_neighbour(np.eye(5), train, np.ones((10, 5)), test)
+    assert found.chance == pytest.approx(0.1)
 
 
 def test_a_collapsed_encoder_is_told_from_in_no_time_and_gets_chance() -> None:

@@ -61,6 +61,8 @@ def test_rows_without_a_label_are_clustered_and_not_compared() -> None:
     found, whole = cluster(matrix, some, k=3), cluster(matrix, labels, k=3)
     np.testing.assert_array_equal(found.assigned, whole.assigned)
     assert found.rows == 75
+    for name, value in agreement(found.assigned[1::2], labels[1::2]).items():
+        assert getattr(found, name) == value > 0.9 > found.chance[name]
     bare = cluster(matrix, k=3)
     assert (bare.nmi, bare.rows) == (None, 0)
     assert bare.silhouette == whole.silhouette

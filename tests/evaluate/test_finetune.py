@@ -91,6 +91,20 @@ def test_an_answer_is_the_mean_of_all_windows_without_dropout():
         assert finetune(net, CLIP, train, test, Waves(), steps=0, seed=seed) == right / 40
 
 
+def test_windows_are_half_a_clip_apart():
+    read = []
+
+    class Spy(Waves):
+        def read(self, recording, draws):
+            read.append(draws["series"])
+            return super().read(recording, draws)
+
+    finetune(encoder(), CLIP, recordings(0, 1), recordings(50, 1), Spy(), steps=0)
+    assert len(read) == 4
+    for clips in read:
+        np.testing.assert_array_equal(clips, np.arange(0, 33, 8)[:, None] + np.arange(16))
+
+
 def test_the_encoder_learns_and_its_layer_ten_times_as_fast(monkeypatch):
     rates, seen = [], []
 

@@ -131,11 +131,24 @@ def test_a_draw_of_origins_is_nearly_as_good() -> None:
         assert some[horizon].mse != whole[horizon].mse
 
 
+def test_origins_are_drawn_from_the_whole_part() -> None:
+    """Signs turn in the middle of train: a map fitted to its beginning alone is off by twice the
+    values, one fitted to both halves tells the mean."""
+    vectors = np.random.default_rng(0).normal(size=(2000, 1))
+    sign = np.where(np.arange(2000) < 600, 1, -1)[:, None]
+    data = np.concatenate([np.zeros((1, 1)), (sign * vectors)[:-1]])
+    found = forecast(vectors, data, chronological(2000), (1,), drop=0, rows=500)
+    assert found[1].mse == pytest.approx(1, abs=0.5)
+
+
 def test_a_constant_channel_is_forecast_as_such() -> None:
     vectors, data = world(6)
     data[..., 1] = 0.1
     found = forecast(vectors, data, chronological(400), (4,), drop=0)[4]
     assert found.channels[1] < 1e-15
+    data[:, 320:, 1] = 2.1  # constant in train, it is only moved: errors are in the data's units
+    found = forecast(vectors, data, chronological(400), (4,), drop=0)[4]
+    assert found.channels[1] == pytest.approx(4)
 
 
 def test_parts() -> None:

@@ -49,6 +49,13 @@ def test_names_and_stems_where_they_stand_for_one_recording(write) -> None:
     assert found.values.tolist() == ["run", "run", "walk", None, None]
 
 
+def test_a_name_that_stands_for_two_files_of_the_labels_is_not_taken(write) -> None:
+    path = write("uri,label\n1/a.mp4,run\n2/a.mp4,walk\n1/b.mp4,sit\n")
+    found = read_labels(path, vectors("/v/a.mp4", "/v/b.mp4"))
+    assert found.values.tolist() == [None, "sit"]
+    assert found.unused == 2
+
+
 def test_a_whole_path_wins_over_a_name(write, tmp_path: Path) -> None:
     path = write("uri,label\n1/a.wav,one\n2/a.wav,two\n")
     found = read_labels(path, vectors(f"{tmp_path}/2/a.wav", f"{tmp_path}/1/a.wav"))

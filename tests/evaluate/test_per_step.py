@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from mainspring.encoders.dilated import Dilated
+from mainspring.encoders.encoder import Encoder
 from mainspring.encoders.patch_transformer import PatchTransformer
 from mainspring.errors import ConfigError, DataError
 from mainspring.evaluate import per_step
@@ -57,6 +58,27 @@ def test_context_of_an_encoder_without_a_token_a_step_is_its_vector_of_the_windo
         want = one(encoder, X[0][14:26], "forward")
         np.testing.assert_allclose(got[25], want, atol=1e-5)
     assert len(got) == 30
+
+
+class Counts(Encoder):
+    """Tells how many steps of a window are no padding."""
+
+    stream = "series"
+    citation = "none"
+
+    def __init__(self):
+        super().__init__()
+        self.dim = 1
+        self.nothing = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, samples, present=None):
+        return present.sum(1, keepdim=True) + self.nothing
+
+
+def test_what_lies_before_the_beginning_is_padding():
+    for context, want in ((3, [1, 2, 3, 4, 4, 4]), (9, [1, 2, 3, 4, 5, 6])):
+        (got,) = per_step.steps(Counts(), series(6), context=context)
+        assert got[:, 0].tolist() == want
 
 
 def test_an_empty_series_is_named():

@@ -103,6 +103,14 @@ def test_a_probe_of_uneven_classes_is_not_stopped_by_telling_the_commonest() -> 
     assert found.balanced_accuracy > 0.8
 
 
+def test_the_commonest_class_is_that_of_train() -> None:
+    """Whichever group is held out, its class is the rarer one among the others."""
+    groups = np.repeat(list("vwxyz"), [4, 4, 4, 8, 8])
+    labels = np.where(groups < "y", "few", "many").astype(object)
+    matrix = np.random.default_rng(0).normal(size=(28, 2)).astype(np.float32)
+    assert probe(matrix, labels, groups, (0,), ()).chance_majority == 0
+
+
 def test_the_metrics_by_hand_on_a_lopsided_problem() -> None:
     """No signal and 9 of 10 rows of one class: the probe says that class, or little else."""
     rng = np.random.default_rng(0)

@@ -50,6 +50,14 @@ def test_sound_shorter_than_a_frame_and_silence() -> None:
     assert np.isfinite(found).all()
 
 
+def test_padding_of_sound_is_silence(rng) -> None:
+    sound = rng.normal(size=(1, 8000)).astype(np.float32)
+    present = np.arange(8000)[None] < 5000
+    found = raw_features("audio", sound, present, 16_000.0)
+    silenced = np.where(present, sound, 0)
+    np.testing.assert_array_equal(found, raw_features("audio", silenced, present | True, 16_000.0))
+
+
 def test_series_by_hand(rng) -> None:
     values = rng.normal(size=(1, 50, 2)).astype(np.float32)
     found = raw_features("series", values, np.ones((1, 50), bool))[0].reshape(2, -1)

@@ -128,7 +128,8 @@ def retrieval(
     chance = {k: np.zeros(len(matrix)) for k in ks}
     for gallery, queries in grouped_folds(labels, groups, folds, np.random.default_rng(seed)):
         index, _ = nearest(matrix[queries], matrix[gallery], max(ks))
-        same = (labels[gallery][index] == labels[queries][:, None]) & (index >= 0)
+        # Where the gallery has fewer than k rows, -1 is its last row once more.
+        same = labels[gallery][index] == labels[queries][:, None]
         matching = (labels[gallery] == labels[queries][:, None]).sum(axis=1)
         for k in ks:
             hits[k][queries] = same[:, :k].any(axis=1)

@@ -50,7 +50,7 @@ def patch_forecast(
         seed: Of which origins are used where there are more than `PATCH_ROWS`.
 
     Raises:
-        DataError: If a part is too short.
+        DataError: If a part is too short, or nothing in it is known.
     """
     values, deviations = standardise(data, splits.train)
     rng = np.random.default_rng(seed)
@@ -92,7 +92,12 @@ def patch_forecast(
                 error = np.nan_to_num(path.predict(x, penalty) * scale + mean - truth)
                 square[at] += (error**2).sum()
                 size[at] += np.abs(error).sum()
-        score = np.sqrt(square / max(1, count)) + size / max(1, count)
+        if count == 0:
+            raise DataError(
+                f"No step of the validation part is followed by {horizon} steps of which any is "
+                "known; give a shorter horizon or a longer part."
+            )
+        score = np.sqrt(square / count) + size / count
         penalty = PATCH_PENALTIES[int(np.argmin(score))]
 
         def predict(

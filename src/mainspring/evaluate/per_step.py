@@ -25,8 +25,9 @@ from mainspring.encoders.encoder import Encoder
 from mainspring.errors import ConfigError, DataError
 from mainspring.evaluate.forward import encode
 
-STEPS_AT_ONCE = 1 << 16
-"""Time steps a forward pass, or a single series if that is longer; 84 MB of tokens 320 wide."""
+STEPS_AT_ONCE = 1 << 13
+"""Time steps a forward pass, or a single series if that is longer: 10 MB of tokens 320 wide. More
+would leave the processor's caches and take longer."""
 
 Values = Float32[np.ndarray, "_time _channel"]
 Tokens = Float32[np.ndarray, "_time dim"]
