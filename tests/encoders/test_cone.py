@@ -131,7 +131,7 @@ def test_the_paper_size_needs_less_than_the_recipes_count(monkeypatch):
 def test_errors_name_the_fix():
     with pytest.raises(ConfigError, match="must not be negative"):
         sliding(small(), series(10), context=-1)
-    with pytest.raises(DataError, match="has 3 channels, this encoder reads 2"):
+    with pytest.raises(DataError, match="has 3 channels, and this encoder reads 2"):
         sliding(small(), series(10, 3))
 
 

@@ -191,5 +191,5 @@ def test_settings_out_of_range_are_named():
     for strides in ([], [2, 0]):
         with pytest.raises(ConfigError, match="strides are"):
             CpcSeries(strides=strides)
-    with pytest.raises(DataError, match=r"has 2 channels, this encoder reads 3; .* channels=2"):
+    with pytest.raises(DataError, match=r"has 2 channels, and this encoder reads 3: give"):
         CpcSeries(channels=3)(series())

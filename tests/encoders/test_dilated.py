@@ -275,7 +275,7 @@ def test_settings_out_of_range_are_named():
         Dilated(normalise="record")
     with pytest.raises(ConfigError, match="width 0"):
         Dilated(width=0)
-    with pytest.raises(DataError, match=r"has 2 channels, this encoder reads 3; .* channels=2"):
+    with pytest.raises(DataError, match=r"has 2 channels, and this encoder reads 3: give"):
         Dilated(channels=3)(series())
 
 

@@ -336,6 +336,6 @@ def test_what_cannot_be_is_named():
     with pytest.raises(DataError, match=r"104 steps makes 13 patches.*positions for 12.*sincos"):
         small()(series(time=104))
     assert small(positions="sincos")(series(time=104)).isfinite().all()
-    with pytest.raises(DataError, match="has 3 channels, this encoder 2"):
+    with pytest.raises(DataError, match="has 3 channels, and this encoder reads 2"):
         small(pool="channels")(series(channels=3))
     assert small()(series(channels=3)).shape == (3, 16)

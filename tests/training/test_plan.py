@@ -307,3 +307,9 @@ def test_a_slightly_slower_clock_does_not_set_a_third_of_the_recordings_aside(tm
     (tmp_path / "spans.csv").write_text("\n".join(["uri,start,end", *rows]))
     made = planned(tmp_path / "spans.csv", "forecast", loading={"holdout": 0.0})
     assert len(made.catalogue) == 30
+
+
+def test_recordings_too_short_for_any_clip_do_not_keep_clips_long(tmp_path):
+    made = planned(series(tmp_path / "data", [*range(1, 121, 5)]), "forecast")
+    assert len(made.catalogue) >= 12
+    assert made.clips["series"].length < 128

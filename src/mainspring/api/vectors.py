@@ -48,6 +48,8 @@ def load(run: str | Path, stream: str | None = None) -> Saved:
     if stream is None and len(there) > 1:
         raise RunError(f"{run} has encoders for {', '.join(there)}; name one with --stream.")
     if stream is not None and stream not in there:
+        if stream in STREAMS:
+            raise RunError(f"{run} has no encoder of {stream}, only of {' and '.join(there)}.")
         raise unknown("stream", stream, there)
     return load_encoder(place.encoder(stream or there[0]))
 

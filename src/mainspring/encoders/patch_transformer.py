@@ -189,8 +189,9 @@ class PatchTransformer(Encoder):
         """
         if self.fixed_channels and samples.shape[-1] != self.channels:
             raise DataError(
-                f"The series has {samples.shape[-1]} channels, this encoder {self.channels}; "
-                f"build it with channels={samples.shape[-1]}."
+                f"The series has {samples.shape[-1]} channels, and this encoder reads "
+                f"{self.channels}: give it series of the channels that it learnt from, or train "
+                "another on these."
             )
         count = self.count(samples.shape[1])
         if self.positions is not None and count > len(self.positions):

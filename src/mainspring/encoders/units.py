@@ -31,8 +31,8 @@ def normalised(
     """
     if samples.shape[-1] != channels:
         raise DataError(
-            f"The series has {samples.shape[-1]} channels, this encoder reads {channels}; "
-            f"build it with channels={samples.shape[-1]}."
+            f"The series has {samples.shape[-1]} channels, and this encoder reads {channels}: give "
+            "it series of the channels that it learnt from, or train another on these."
         )
     observed = ~samples.isnan()
     if present is not None:

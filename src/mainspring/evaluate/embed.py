@@ -132,10 +132,10 @@ def embed(
         vectors = Vectors.load(out)
     if len(vectors) == 0:
         why = "; ".join(f"{name}: {reason}" for name, reason in [*vectors.problems.items()][:3])
-        said = f"None of the {len(catalogue)} recordings could be embedded. {why}."
+        failed = f"None of the {len(catalogue)} recordings could be embedded. {why}."
         if out is not None:
-            said += f" When that is put right, delete the {PATTERN} in {out} and try again."
-        raise DataError(said)
+            failed += f" When that is put right, delete the {PATTERN} in {out} and try again."
+        raise DataError(failed)
     return replace(vectors, stream=encoder.stream)
 
 

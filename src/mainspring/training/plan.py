@@ -292,7 +292,8 @@ def _fit(
     settings: Settings,
     notes: list[str],
 ) -> ClipSpec:
-    """The clip, made shorter in time if a tenth of the recordings would be too short for it.
+    """The clip, made shorter in time if a tenth of the recordings would be too short for it, not
+    counting those that are too short for any.
 
     Video keeps its number of frames and takes them closer together; sound and series keep their
     rate and take fewer samples. What the user set himself stays.
@@ -306,8 +307,8 @@ def _fit(
         return ask({**clips, stream: changed}, len(recordings)).needs(stream)
 
     there = np.isfinite(recordings.column(f"{stream}.seconds"))
-    room = int(np.quantile(_positions(recordings, stream, spec)[there], SHORTEST_SHARE))
-    if room >= need(spec):
+    counts = _positions(recordings, stream, spec)[there]
+    if np.quantile(counts, SHORTEST_SHARE) >= need(spec):
         return spec
     if stream == "video" and "rate" not in mine:
         faster = min((need(spec) + 1) / max(shortest, 1e-6), max(native, rate))
@@ -315,14 +316,18 @@ def _fit(
         what = f"{spec.length} frames at {faster / spec.stride:.3g} a second"
     elif stream != "video" and "length" not in mine:
         low, high = max(2, spec.length // SHORTEST_CLIP), spec.length  # `need` grows with it
-        if need(dataclasses.replace(spec, length=low)) > room:
+        enough = counts[counts >= need(dataclasses.replace(spec, length=low))]
+        if not len(enough):
             return spec
+        room = int(np.quantile(enough, SHORTEST_SHARE))
         while low < high:
             middle = (low + high + 1) // 2
             if need(dataclasses.replace(spec, length=middle)) <= room:
                 low = middle
             else:
                 high = middle - 1
+        if low == spec.length:
+            return spec
         changed = dataclasses.replace(spec, length=low)
         what = f"{low} samples"
     else:
