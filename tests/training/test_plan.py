@@ -295,7 +295,7 @@ def test_one_long_series_is_learnt_from_in_windows_of_it(tmp_path, pretext, leng
     assert len(windows) >= 2
     assert [start for start, _ in windows[1:]] == [end for _, end in windows[:-1]]
     assert (windows[0][0], windows[-1][1]) == (0, length)
-    assert made.clips["series"].length >= min(3000, length // 3)
+    assert made.clips["series"].length == min(3000, length // 2)
 
 
 def test_a_slightly_slower_clock_does_not_set_a_third_of_the_recordings_aside(tmp_path):

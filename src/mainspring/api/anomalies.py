@@ -163,15 +163,15 @@ def _hiding(encoder: Encoder) -> anomalies.Encode:
     def told(windows: np.ndarray, hidden: bool) -> np.ndarray:
         there = np.maximum.accumulate(~np.isnan(windows).all(axis=2), axis=1)
         there[:, -1] = True
-        if hidden and not isinstance(encoder, Dilated):
+        present = torch.from_numpy(there)
+        if isinstance(encoder, Dilated):
+            samples = torch.from_numpy(windows).to(device)
+            with torch.inference_mode():
+                return last_tokens(encoder, samples, present.to(device), hidden).cpu().numpy()
+        if hidden:
             windows = windows.copy()
             windows[:, -1] = np.nan
-        samples, present = torch.from_numpy(windows), torch.from_numpy(there)
-        if not isinstance(encoder, Dilated):
-            return encode(encoder, samples, present)
-        with torch.inference_mode():
-            tokens = last_tokens(encoder, samples.to(device), present.to(device), hidden)
-            return tokens.cpu().numpy()
+        return encode(encoder, torch.from_numpy(windows), present)
 
     return told
 

@@ -132,7 +132,7 @@ def make_plan(settings: Settings, found: Catalogue) -> Plan:
         if kind.whole and "length" not in settings.clip.get(stream, {}):
             most = int(_positions(recordings, stream, clips[stream]).max())
             if len(recordings) == 1:
-                most = max(1, int(most / (LEAST_RECORDINGS * WHOLES_A_WINDOW)))
+                most = max(1, most // LEAST_RECORDINGS)
             clips[stream] = dataclasses.replace(clips[stream], length=min(kind.whole, most))
         clips[stream] = _fit(stream, clips, ask, recordings, settings, notes)
     pretext = ask(clips, len(recordings))
