@@ -131,7 +131,8 @@ def embed(
     else:
         vectors = Vectors.load(out)
     if len(vectors) == 0:
-        why = "; ".join(f"{name}: {reason}" for name, reason in [*vectors.problems.items()][:3])
+        some = [*vectors.problems.items()][:3]
+        why = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in some)
         failed = f"None of the {len(catalogue)} recordings could be embedded. {why}."
         if out is not None:
             failed += f" When that is put right, delete the {PATTERN} in {out} and try again."
