@@ -22,7 +22,6 @@ and of this process's processor time, which other programs on the machine distur
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -31,10 +30,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-
-# Threads that wait shall sleep: on a busy machine those that spin are counted as work, and keep the
-# cores from the threads they wait for.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import torch

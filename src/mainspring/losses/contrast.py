@@ -24,6 +24,9 @@ from mainspring.errors import ConfigError
 from mainspring.losses.pairs import Rule, Stored, agreement, all_but_self, cross_stream
 from mainspring.losses.square import KEPT, TIE, Facts, Square, side_for
 
+LEAST = 1e-12
+"""Vectors shorter than this keep their direction but not length 1; 0 has no direction."""
+
 __all__ = [
     "Contrasted",
     "InfoNCE",
@@ -99,19 +102,19 @@ def contrast(
         side: Rows and columns of a block; 0 chooses by device.
     """
     with torch.autocast(embeddings.device.type, enabled=False):
-        unit = _unit(embeddings)
+        vectors = _precise(embeddings)
         order = label.argsort(stable=True)
         if rule.there is not None:
             order = order[rule.there[order]]
         if rule.stream is not None:
             order = order[rule.stream[order].argsort(stable=True)]
         if stored is not None:
-            stored = stored._replace(keys=_unit(stored.keys.detach()).to(unit.dtype))
+            stored = stored._replace(keys=_unit(stored.keys.detach()).to(vectors.dtype))
         facts = Facts(
             label[order], replace(rule.take(order), there=None), stored, _positive(temperature)
         )
-        side = side or side_for(unit.device)
-        loss, accuracy, chance = _Equation1.apply(unit[order], facts, keys_learn, kept, side)
+        side = side or side_for(vectors.device)
+        loss, accuracy, chance = _Equation1.apply(vectors, order, facts, keys_learn, kept, side)
         return Contrasted(loss, accuracy, chance.item())
 
 
@@ -145,12 +148,23 @@ class _Equation1(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, unit: Tensor, facts: Facts, keys_learn: bool, kept: int, side: int
+        ctx: Any,
+        vectors: Tensor,
+        order: Tensor,
+        facts: Facts,
+        keys_learn: bool,
+        kept: int,
+        side: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        square = Square(unit, facts, kept, side)
+        unit = vectors[order]
+        length = unit.norm(dim=1, keepdim=True).clamp_(min=LEAST)
+        square = Square(unit.div_(length), facts, kept, side)
         square.sum()
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(square.gradient(keys_learn))
+            grad = square.gradient(keys_learn)
+            along = torch.linalg.vecdot(grad, unit)[:, None]
+            grad.addcmul_(along, unit, value=-1).div_(length)
+            ctx.save_for_backward(torch.zeros_like(vectors).index_copy_(0, order, grad))
         loss, accuracy, chance = square.found()
         ctx.mark_non_differentiable(accuracy, chance)
         return loss, accuracy, chance
@@ -159,7 +173,7 @@ class _Equation1(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         (grad,) = ctx.saved_tensors
-        return grad * grads[0], None, None, None, None
+        return grad * grads[0], None, None, None, None, None
 
 
 def _positive(temperature: float) -> float:
@@ -171,7 +185,12 @@ def _positive(temperature: float) -> float:
 
 def _unit(vectors: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
     """Rows at length 1, at least in float32."""
-    return F.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=1)
+    return F.normalize(_precise(vectors), dim=1, eps=LEAST)
+
+
+def _precise(vectors: Tensor) -> Tensor:
+    """In float32 at least."""
+    return vectors.to(torch.promote_types(vectors.dtype, torch.float32))
 
 
 def _cosines(queries: Float[Tensor, "q dim"], keys: Float[Tensor, "k dim"]) -> Float[Tensor, "q k"]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -17,11 +18,15 @@ from mainspring.losses.pairs import Rule, Stored
 
 KEPT = 2**26
 """Similarities kept from the first pass for the second: 256 MiB in float32."""
-SIDE, SIDE_ELSEWHERE = 512, 4096
-"""Rows and columns of a block of similarities on CPUs, 1 MiB, which fits a core's cache; and
-elsewhere, where every block has to be worth starting."""
+SIDE, SIDE_ELSEWHERE = 768, 4096
+"""Rows and columns of a block of similarities on CPUs, 2 MiB, which caches hold; and elsewhere,
+where every block has to be worth starting."""
 BOUNDED = 0.9
 """Share of a number format's exponents that sums may use without a maximum taken out."""
+APART = 4.0
+"""Positives are moved by this many cosines, out of reach of the others, so that one maximum finds
+the best of them and another the best of the rest; on CPUs arithmetic is many times faster than
+masks of truth values."""
 TIE = 1e-5
 """Cosines nearer than this are equal but for rounding: right and wrong ones come of sums in
 different orders, and collapsed embeddings must not win by their last digits."""
@@ -48,13 +53,60 @@ class Facts(NamedTuple):
     temperature: float
 
 
-class _Span(NamedTuple):
-    """Views of one stream that follow each other, and the range of their labels."""
+class _Sums(NamedTuple):
+    """What is found out about each view, shape (n,) each.
+
+    Attributes:
+        total: Sum of the exponentials over its keys.
+        keys: How many there are.
+        pulled: How many of them are positives.
+        pull: Sum of the similarities of these.
+        right: The greatest of these similarities.
+        wrong: The greatest of all others.
+    """
+
+    total: Tensor
+    keys: Tensor
+    pulled: Tensor
+    pull: Tensor
+    right: Tensor
+    wrong: Tensor
+
+    def note(self, similar: Tensor, pulled: Tensor | None, temperature: float, dim: int) -> None:
+        """Takes in the best positive and the best negative along an axis of a block."""
+        if pulled is None:
+            torch.maximum(self.wrong, similar.amax(dim), out=self.wrong)
+            return
+        out_of_reach = APART / temperature
+        best = similar.add(pulled, alpha=out_of_reach).amax(dim) - out_of_reach
+        torch.maximum(self.right, best, out=self.right)
+        wrong = similar.sub(pulled, alpha=out_of_reach).amax(dim)
+        torch.maximum(self.wrong, wrong, out=self.wrong)
+
+
+@dataclass(frozen=True, eq=False)
+class _Span:
+    """Views of one stream that follow each other.
+
+    Attributes:
+        rows: Which views.
+        stream: Theirs.
+        first: The least of their labels.
+        last: The greatest.
+        unit: Their vectors.
+        label: Their labels, numbered, in the type of the vectors.
+        sums: What is found out about them.
+        halves: The first and the second half, if there are two views or more.
+    """
 
     rows: slice
     stream: int
     first: int
     last: int
+    unit: Tensor
+    label: Tensor
+    sums: _Sums
+    halves: tuple[_Span, ...] = ()
 
     @property
     def size(self) -> int:
@@ -78,54 +130,60 @@ class Square:
     def __init__(self, unit: Tensor, facts: Facts, kept: int, side: int) -> None:
         self.label, self.rule, self.stored, self.temperature = facts
         self.unit = unit
-        self.scaled = unit / self.temperature
         self.side = side
-        self.spans = _spans(self.label, self.rule.stream, side)
         self.mirrored = 2 / self.temperature < BOUNDED * math.log(torch.finfo(unit.dtype).max)
         self.reference: Tensor | None = None
+
+        def each(value: float) -> Tensor:
+            return unit.new_full((len(unit),), value)
+
+        never = -math.inf
+        self.sums = _Sums(each(0), each(0), each(0), each(0), each(never), each(never))
+        self.spans = self._spans()
         self.blocks = self._blocks()
         visited = sum(rows.size * columns.size for rows, columns in self.blocks)
         self.kept = unit.new_empty(visited) if visited <= kept else None
         # Fresh memory is paid for page by page, so blocks are written over each other.
         largest = max((rows.size * columns.size for rows, columns in self.blocks), default=0)
         self.rooms = unit.new_empty(2, largest)
-
-        def each(value: float) -> Tensor:
-            return unit.new_full((len(unit),), value)
-
-        self.total, self.keys, self.pulled, self.pull = each(0), each(0), each(0), each(0)
-        self.right, self.wrong = each(-math.inf), each(-math.inf)
+        self._count_all_others()
         if not self.mirrored:
             self._find_maxima()
 
     def sum(self) -> None:
         """For each view the sum over its keys, how many there are, and how its positives fare."""
         for place, (rows, columns) in self._places():
-            own, other = rows.rows, columns.rows
-            similar = self._similar(own, self.unit[other], place)
-            allowed, pulled = self._masks(rows, columns)
-            self._note(own, similar, allowed, pulled, 1)
-            twice = self.mirrored and rows is not columns
-            if twice:
-                self._note(other, similar, allowed, pulled, 0)
-            share = similar.exp_() if allowed is None else similar.exp_().mul_(allowed)
-            self.total[own] += share.sum(1)
-            if twice:
-                self.total[other] += share.sum(0)
-        for own, keys, allowed in self._outside():
-            similar = self._similar(own, keys)
-            self._note(own, similar, allowed, None, 1)
-            self.total[own] += similar.exp_().mul_(allowed).sum(1)
+            ways = self._ways(rows, columns)
+            similar = self._similar(rows, columns.unit, place)
+            pulled = self._pulled(rows, columns)
+            if pulled is not None:
+                pull = similar * pulled  # pairs that take no part are no numbers a line below
+                for views, dim in ways:
+                    views.sums.pull.add_(pull.sum(dim))
+                    views.sums.pulled.add_(pulled.sum(dim))
+            allowed = self._leave_out(similar, rows, columns)
+            for views, dim in ways:
+                views.sums.note(similar, pulled, self.temperature, dim)
+                if allowed is not None:
+                    views.sums.keys.add_(allowed.sum(dim))
+            share = similar.exp_()
+            for views, dim in ways:
+                views.sums.total.add_(share.sum(dim))
+        for rows, keys, allowed in self._outside():
+            similar = self._similar(rows, keys).masked_fill_(~allowed, -torch.inf)
+            rows.sums.note(similar, None, self.temperature, 1)
+            rows.sums.keys.add_(allowed.sum(1))
+            rows.sums.total.add_(similar.exp_().sum(1))
 
     def found(self) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, accuracy and chance."""
-        tiny = torch.finfo(self.total.dtype).tiny
-        surprise = self.pulled * self.total.clamp(min=tiny).log() - self.pull
-        asked = self.pulled > 0
+        total, keys, pulled, pull, right, wrong = self.sums
+        surprise = pulled * total.clamp(min=torch.finfo(total.dtype).tiny).log() - pull
+        asked = pulled > 0
         count = asked.sum().clamp(min=1)
-        right = (self.right - TIE / self.temperature > self.wrong) & asked
-        chance = self.pulled / self.keys.clamp(min=1)
-        return surprise.sum() / self._pairs(), right.sum() / count, chance.sum() / count
+        best = (right - TIE / self.temperature > wrong) & asked
+        chance = pulled / keys.clamp(min=1)
+        return surprise.sum() / self._pairs(), best.sum() / count, chance.sum() / count
 
     def gradient(self, keys_learn: bool) -> Tensor:
         """Of the loss with respect to each vector, after `sum`.
@@ -133,56 +191,92 @@ class Square:
         The derivative by a similarity is, as a matrix of rows T and columns T', softmax times the
         number of the row's positives minus c w, over the number of pairs.
         """
-        pairs = self._pairs()
-        share = torch.where(self.total > 0, self.pulled / (self.total * pairs), 0.0)[:, None]
+        each = 1 / (self._pairs() * self.temperature)
+        total, pulled = self.sums.total, self.sums.pulled
+        share = torch.where(total > 0, pulled / total * each, 0.0)[:, None]
         grad = torch.zeros_like(self.unit)
         for place, (rows, columns) in self._places():
             own, other = rows.rows, columns.rows
-            allowed, pulled = self._masks(rows, columns)
+            similar = place
             if self.kept is None:
-                similar = self._similar(own, self.unit[other], place).exp_()
-                similar = similar if allowed is None else similar.mul_(allowed)
-            else:
-                similar = place
-            twice = self.mirrored and rows is not columns
+                self._leave_out(self._similar(rows, columns.unit, place), rows, columns)
+                similar.exp_()
+            agree = self._pulled(rows, columns)
             slope = self._room(1, rows.size, columns.size)
             if keys_learn:  # the pair and its mirror image move the same two vectors
                 weight = share[own]
-                if twice:
-                    weight = torch.add(share[own], share[other].T, out=slope)
+                if self.mirrored:
+                    weight = torch.add(weight, share[other].T, out=slope)
                 torch.mul(similar, weight, out=slope)
-                if pulled is not None:
-                    slope.sub_(pulled * ((1 + twice) / pairs))
-                if rows is columns:
-                    grad[own].addmm_(slope + slope.T, self.unit[own])
-                    continue
-                grad[own].addmm_(slope, self.unit[other])
-                grad[other].addmm_(slope.T, self.unit[own])
+                if agree is not None:
+                    slope.addcmul_(agree, each, value=-2.0 if self.mirrored else -1.0)
+                grad[own].addmm_(slope, columns.unit)
+                if rows is not columns or not self.mirrored:
+                    grad[other].addmm_(slope.T, rows.unit)
                 continue
-            target = 0.0 if pulled is None else pulled / pairs
-            grad[own].addmm_(
-                torch.mul(similar, share[own], out=slope).sub_(target), self.unit[other]
-            )
-            if twice:
-                torch.mul(similar, share[other].T, out=slope).sub_(target)
-                grad[other].addmm_(slope.T, self.unit[own])
-        for own, keys, allowed in self._outside():
-            slope = self._similar(own, keys).exp_().mul_(allowed).mul_(share[own])
-            grad[own].addmm_(slope, keys)
-        return grad.div_(self.temperature)
+            for views, dim in self._ways(rows, columns):
+                weight = share[views.rows]
+                torch.mul(similar, weight if dim else weight.T, out=slope)
+                if agree is not None:
+                    slope.addcmul_(agree, each, value=-1.0)
+                if dim:
+                    grad[own].addmm_(slope, columns.unit)
+                else:
+                    grad[other].addmm_(slope.T, rows.unit)
+        for rows, keys, allowed in self._outside():
+            similar = self._similar(rows, keys).masked_fill_(~allowed, -torch.inf)
+            grad[rows.rows].addmm_(similar.exp_().mul_(share[rows.rows]), keys)
+        return grad
 
     def _pairs(self) -> Tensor:
         """How many pairs have c w = 1."""
-        return self.pulled.sum().clamp(min=1)
+        return self.sums.pulled.sum().clamp(min=1)
+
+    def _spans(self) -> list[_Span]:
+        """Cuts sorted views into spans of at most `side`, none with two streams in it."""
+        if not len(self.label):
+            return []
+        stream = torch.zeros_like(self.label) if self.rule.stream is None else self.rule.stream
+        kinds, counts = (part.tolist() for part in stream.unique_consecutive(return_counts=True))
+        cuts: list[tuple[int, int, int, int]] = []
+        start = 0
+        for kind, count in zip(kinds, counts, strict=True):
+            stop = start + count
+            for at in range(start, stop, self.side):
+                end = min(at + self.side, stop)
+                cuts.append((kind, at, (at + end + 1) // 2, end))
+            start = stop
+        # The first and the last of each half, a half without views as that before it.
+        ends = [(at, mid - 1, min(mid, end - 1), end - 1) for _, at, mid, end in cuts]
+        label = self.label[torch.tensor(ends, device=self.label.device)].tolist()
+        number = self.label.unique(return_inverse=True)[1].to(self.unit.dtype)
+
+        def span(at: int, end: int, kind: int, first: int, last: int) -> _Span:
+            rows = slice(at, end)
+            sums = _Sums(*(values[rows] for values in self.sums))
+            return _Span(rows, kind, first, last, self.unit[rows], number[rows], sums)
+
+        spans = []
+        for (kind, at, mid, end), (first, left, right, last) in zip(cuts, label, strict=True):
+            whole = span(at, end, kind, first, last)
+            halves = (span(at, mid, kind, first, left), span(mid, end, kind, right, last))
+            spans.append(replace(whole, halves=halves) if mid < end else whole)
+        return spans
 
     def _blocks(self) -> list[tuple[_Span, _Span]]:
-        """Rows and columns of each block that any pair may be in."""
-        return [
-            (rows, columns)
-            for index, rows in enumerate(self.spans)
-            for columns in (self.spans[index:] if self.mirrored else self.spans)
-            if self.rule.stream is None or rows.stream != columns.stream
-        ]
+        """Rows and columns of each block that any pair may be in. On the diagonal, where a block is
+        its own mirror image, its upper right quarter serves as the lower left."""
+        blocks: list[tuple[_Span, _Span]] = []
+        for index, rows in enumerate(self.spans):
+            for columns in self.spans[index:] if self.mirrored else self.spans:
+                if self.rule.stream is not None and rows.stream == columns.stream:
+                    continue
+                if rows is columns and self.mirrored and rows.halves:
+                    one, other = rows.halves
+                    blocks += [(one, one), (one, other), (other, other)]
+                else:
+                    blocks.append((rows, columns))
+        return blocks
 
     def _places(self) -> Iterator[tuple[Tensor, tuple[_Span, _Span]]]:
         """Each block with the memory to write it to: its own where blocks are kept."""
@@ -200,24 +294,57 @@ class Square:
         """Memory for a block, written over by the next."""
         return self.rooms[which, : rows * columns].view(rows, columns)
 
-    def _similar(self, rows: slice, keys: Tensor, place: Tensor | None = None) -> Tensor:
+    def _ways(self, rows: _Span, columns: _Span) -> list[tuple[_Span, int]]:
+        """Whose keys a block holds, and along which of its axes: of its rows, and of its columns
+        where it also serves as its mirror image."""
+        ways = [(rows, 1)]
+        return [*ways, (columns, 0)] if self.mirrored and rows is not columns else ways
+
+    def _similar(self, rows: _Span, keys: Tensor, place: Tensor | None = None) -> Tensor:
         """Similarities over the temperature, less the reference, which only pairs that do not take
         part can exceed; their exponentials must not overflow, as 0 times infinity is no number."""
-        similar = torch.mm(self.scaled[rows], keys.T, out=place)
+        if place is None:
+            place = keys.new_empty(rows.size, len(keys))
+        torch.addmm(place, rows.unit, keys.T, beta=0, alpha=1 / self.temperature, out=place)
         if self.reference is None:
-            return similar
-        return similar.sub_(self.reference[rows]).clamp_(max=0)
+            return place
+        return place.sub_(self.reference[rows.rows]).clamp_(max=0)
 
-    def _masks(self, rows: _Span, columns: _Span) -> tuple[Tensor | None, Tensor | None]:
-        """w of a block, None where all pairs take part, and c w, None where no pair may agree."""
-        whole = rows is not columns and self.rule.near is None
-        allowed = None if whole else self.rule.block(rows.rows, columns.rows)
+    def _pulled(self, rows: _Span, columns: _Span) -> Tensor | None:
+        """c w of a block as numbers, None where no pair may agree."""
         if not rows.shares(columns):
-            return allowed, None
-        agree = self.label[rows.rows, None] == self.label[columns.rows]
-        return allowed, agree if allowed is None else agree & allowed
+            return None
+        agree = self.unit.new_empty(rows.size, columns.size)
+        torch.eq(rows.label[:, None], columns.label, out=agree)
+        if rows is columns:
+            agree.fill_diagonal_(0)
+        if self.rule.near is not None:
+            agree.mul_(self.rule.block(rows.rows, columns.rows))
+        return agree
 
-    def _outside(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    def _leave_out(self, similar: Tensor, rows: _Span, columns: _Span) -> Tensor | None:
+        """Makes similarities of pairs that take no part less than any number. Returns w of the
+        block where that is more than leaving out a view itself."""
+        if self.rule.near is not None:
+            allowed = self.rule.block(rows.rows, columns.rows)
+            similar.masked_fill_(~allowed, -torch.inf)
+            return allowed
+        if rows is columns:
+            similar.fill_diagonal_(-torch.inf)
+        return None
+
+    def _count_all_others(self) -> None:
+        """How many keys each view has, as far as no pairs have to be looked at to count them."""
+        if self.rule.near is not None:
+            return
+        for span in self.spans:
+            others = [one for one in self.spans if one.stream != span.stream]
+            of_one_stream = len(self.unit) - 1
+            span.sums.keys.fill_(
+                of_one_stream if self.rule.stream is None else sum(one.size for one in others)
+            )
+
+    def _outside(self) -> Iterator[tuple[_Span, Tensor, Tensor]]:
         """Rows, some of the stored keys, and w between them."""
         if self.stored is None:
             return
@@ -226,55 +353,20 @@ class Square:
             some = slice(start, start + self.side)
             part = Stored(keys[some], owner[some], None if stream is None else stream[some])
             for span in self.spans:
-                yield span.rows, part.keys, self.rule.against(span.rows, part)
-
-    def _note(
-        self, rows: slice, similar: Tensor, allowed: Tensor | None, pulled: Tensor | None, dim: int
-    ) -> None:
-        """Counts the keys of these rows, and finds the best positive and negative of each."""
-        wrong = similar
-        if pulled is not None:
-            wrong = wrong.masked_fill(pulled, -torch.inf)
-            right = similar.masked_fill(~pulled, -torch.inf).amax(dim)
-            self.right[rows] = torch.maximum(self.right[rows], right)
-            self.pull[rows] += (similar * pulled).sum(dim)
-            self.pulled[rows] += pulled.sum(dim)
-        if allowed is not None:
-            wrong = wrong.masked_fill(~allowed, -torch.inf)
-        self.wrong[rows] = torch.maximum(self.wrong[rows], wrong.amax(dim))
-        self.keys[rows] += similar.shape[dim] if allowed is None else allowed.sum(dim)
+                yield span, part.keys, self.rule.against(span.rows, part)
 
     def _find_maxima(self) -> None:
         """Makes each row's greatest similarity its reference."""
         reference = self.unit.new_full((len(self.unit), 1), -torch.inf)
+
+        def take(rows: _Span, similar: Tensor) -> None:
+            top = reference[rows.rows]
+            torch.maximum(top, similar.amax(1, keepdim=True), out=top)
+
         for rows, columns in self.blocks:
-            similar = self._similar(rows.rows, self.unit[columns.rows])
-            allowed, _ = self._masks(rows, columns)
-            if allowed is not None:
-                similar.masked_fill_(~allowed, -torch.inf)
-            top = similar.amax(1, keepdim=True)
-            reference[rows.rows] = torch.maximum(reference[rows.rows], top)
-        for own, keys, some in self._outside():
-            similar = self._similar(own, keys).masked_fill_(~some, -torch.inf)
-            reference[own] = torch.maximum(reference[own], similar.amax(1, keepdim=True))
+            similar = self._similar(rows, columns.unit)
+            self._leave_out(similar, rows, columns)
+            take(rows, similar)
+        for rows, keys, allowed in self._outside():
+            take(rows, self._similar(rows, keys).masked_fill_(~allowed, -torch.inf))
         self.reference = reference.nan_to_num(neginf=0.0)
-
-
-def _spans(label: Tensor, stream: Tensor | None, side: int) -> list[_Span]:
-    """Cuts sorted views into spans of at most `side`, none with two streams in it."""
-    if not len(label):
-        return []
-    streams = torch.zeros_like(label) if stream is None else stream
-    kinds, counts = (part.tolist() for part in streams.unique_consecutive(return_counts=True))
-    cuts: list[tuple[int, slice]] = []
-    start = 0
-    for kind, count in zip(kinds, counts, strict=True):
-        stop = start + count
-        cuts += [(kind, slice(at, min(at + side, stop))) for at in range(start, stop, side)]
-        start = stop
-    ends = [(rows.start, rows.stop - 1) for _, rows in cuts]
-    ranges = label[torch.tensor(ends, device=label.device)].tolist()
-    return [
-        _Span(rows, kind, first, last)
-        for (kind, rows), (first, last) in zip(cuts, ranges, strict=True)
-    ]
