@@ -93,7 +93,8 @@ def assert_parts_equal_the_whole(
         results.append([loss, *torch.autograd.grad(loss, weights, materialize_grads=True)])
     assert any(grad.any() for grad in results[0][1:])
     for whole, joint in zip(*results, strict=True):
-        most = max(1.0, float(whole.detach().abs().max()))  # sums of thousands end differently by rounding
+        # Sums of thousands round differently.
+        most = max(1.0, float(whole.detach().abs().max()))
         torch.testing.assert_close(joint, whole, rtol=1e-4, atol=1e-5 * most)
 
 
