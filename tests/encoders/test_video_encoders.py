@@ -318,9 +318,29 @@ def test_precision_is_named_or_chosen_by_hardware() -> None:
     cpu = torch.device("cpu")
     assert precision.choose("fp32", cpu) == precision.Precision("cpu", bf16=False)
     assert precision.choose("bf16", cpu) == precision.Precision("cpu", bf16=True)
-    assert precision.choose("auto", cpu).bf16 == precision.multiplies_bf16(cpu)
+    assert precision.choose("auto", cpu).bf16 == precision.faster_in_bf16(cpu)
     with pytest.raises(ConfigError, match="Did you mean 'bf16'"):
         precision.choose("bf6", cpu)
+
+
+@pytest.mark.parametrize(
+    ("instructions", "gain", "chosen"),
+    [(True, 2.0, "bf16"), (True, 0.5, "fp32"), (False, 2.0, "fp32")],
+)
+def test_instructions_for_bfloat16_have_to_make_it_faster(monkeypatch, instructions, gain, chosen):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(precision, "_gain", lambda: gain)
+    assert precision.choose("auto", torch.device("cpu")).name == chosen
+    assert precision.choose("bf16", torch.device("cpu")).name == "bf16"
+
+
+def test_the_gain_by_bfloat16_is_measured_by_products(monkeypatch):
+    seconds = iter([0.0, 3.0, 3.0, 5.0] * precision.ROUNDS)  # float32 takes 3, bfloat16 2
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: next(seconds))
+    precision._gain.cache_clear()
+    assert precision._gain() == 1.5
+    precision._gain.cache_clear()
 
 
 def test_a_typo_in_a_name_gets_a_suggestion() -> None:

@@ -11,6 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mainspring.api.training import pretrain
+from mainspring.encoders import precision
+from mainspring.training.run import Run
+
 CONFIG = """
 checkpoint = 0.0
 batch = 8
@@ -104,3 +108,20 @@ def test_killed_and_resumed_equals_never_stopped(data, tmp_path):
     assert again.returncode == 1
     assert "steps: 30 -> 31" in again.stderr
     assert losses(tmp_path / "broken") == losses(tmp_path / "whole")
+
+
+def test_a_run_goes_on_in_the_precision_that_it_began_with(data, tmp_path, monkeypatch):
+    def settings(steps: int) -> dict[str, object]:
+        optimiser = {"schedule": "constant", "warmup": 0.0}
+        sizes = {"series": {"width": 8, "depth": 3, "dim": 16}}
+        return {"steps": steps, "batch": 8, "optimiser": optimiser, "architecture": sizes}
+
+    def taken(steps: int) -> str:
+        out = tmp_path / "run"
+        pretrain(data, "forecast", out=out, verdict=False, report=False, **settings(steps))
+        return Run(out).config()["resolved"]["precision"]
+
+    monkeypatch.setattr(precision, "faster_in_bf16", lambda device: True)
+    assert taken(2) == "bf16"
+    monkeypatch.setattr(precision, "faster_in_bf16", lambda device: False)
+    assert taken(3) == "bf16"

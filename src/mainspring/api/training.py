@@ -7,12 +7,13 @@ import itertools
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mainspring.api.data import catalogue, counter
 from mainspring.encoders import catalog as encoder_catalog
+from mainspring.encoders import precision
 from mainspring.encoders.encoder import Encoder
 from mainspring.encoders.joint import JointHead
 from mainspring.encoders.saved import save_encoder, save_joint
@@ -30,6 +31,9 @@ from mainspring.training.plan import Plan, describe, make_plan
 from mainspring.training.progress import Log
 from mainspring.training.run import Run, plain
 from mainspring.training.settings import Settings, settle
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 VERDICT_RECORDINGS = 200
 
@@ -80,7 +84,7 @@ def pretrain(
             return done
         told = (log or Log(quiet=True)).into(run.folder / "log.txt" if lead else None)
         found = catalogue(data, told)
-        plan = make_plan(asked, found)
+        plan = _precise(make_plan(asked, found), fabric, run)
         for note in plan.notes:
             told.say(note)
         for reason, count in plan.aside.items():
@@ -99,6 +103,7 @@ def pretrain(
             run.resolve(
                 {
                     "steps": steps,
+                    "precision": plan.settings.precision,
                     "clips": plan.clips,
                     "encoders": {
                         s: {"name": _name(e), **e.settings} for s, e in plan.encoders.items()
@@ -136,6 +141,15 @@ def pretrain(
                 told.say(summary["verdict"])
         fabric.barrier()
     return summary
+
+
+def _precise(plan: Plan, fabric: Fabric, run: Run) -> Plan:
+    """The plan with a precision in place of "auto": that of before, where the run is resumed, and
+    of the first process, where there are several, so that all compute alike."""
+    before = run.config().get("resolved", {}).get("precision")
+    chosen = before or precision.choose(plan.settings.precision, fabric.device).name
+    agreed = fabric.broadcast(chosen)
+    return replace(plan, settings=replace(plan.settings, precision=agreed))
 
 
 def _steps(asked: Settings, plan: Plan, found: Catalogue, run: Run) -> int:

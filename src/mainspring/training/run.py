@@ -81,11 +81,15 @@ class Run:
         path = self.folder / "config.toml"
         try:
             if path.exists():
-                if _goes_on(self.config(), plain(config)):
+                before = self.config()
+                if _goes_on(before, plain(config)):
                     (self.folder / "summary.json").unlink(missing_ok=True)
-                    write(path, tomli_w.dumps(plain(config)).encode())
+                    chosen = before.get("resolved", {})
+                    chosen.pop("steps", None)
+                    longer = plain(config) | ({"resolved": chosen} if chosen else {})
+                    write(path, tomli_w.dumps(longer).encode())
                 else:
-                    self._compare(self.config(), plain(config))
+                    self._compare(before, plain(config))
                 return True
             if any(item.name != LOCK for item in self.folder.glob("*")):
                 raise RunError(
