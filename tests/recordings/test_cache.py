@@ -289,3 +289,17 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot be made"):
         Cache(tmp_path / "file" / "cache", BUDGET)
+
+
+def _fill_and_count(folder: Path, films: list[Recording]) -> int:
+    cache = Cache(folder, BUDGET)
+    assert cache.build(films, CLIPS, workers=2) == {}
+    return len(entries(folder))
+
+
+def test_a_process_that_may_start_no_others_fills_the_cache_by_itself(
+    films: list[Recording], tmp_path: Path
+) -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        alone = pool.apply(_fill_and_count, (tmp_path / "alone", films))
+    assert alone == _fill_and_count(tmp_path / "others", films) > 0

@@ -1,5 +1,6 @@
 """What a budget comes to in steps."""
 
+import multiprocessing
 from types import SimpleNamespace
 
 import numpy as np
@@ -31,7 +32,7 @@ def test_minutes_are_those_of_the_slower_of_learning_and_reading(
 ) -> None:
     clock = iter(np.cumsum([0.0, 6.0] + 6 * [1.0, 2.0]).tolist())  # reading 6 s, each step 2 s
     monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    monkeypatch.setattr("os.cpu_count", lambda: 9)
+    monkeypatch.setattr("mainspring.training.loader.cores", lambda: 9)
     small = {"series": {"width": 4, "depth": 2, "dim": 8}}
     asked = settle(
         {"data": "memory", "pretext": "forecast", "steps": 90, "batch": 4, "architecture": small}
@@ -44,9 +45,15 @@ def test_minutes_are_those_of_the_slower_of_learning_and_reading(
 
 
 def test_each_core_but_one_reads_what_has_to_be_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 9)
+    monkeypatch.setattr("mainspring.training.loader.cores", lambda: 9)
     assert loader.processes(-1, ["video", "series"], cached=False) == 8
     assert loader.processes(-1, ["video", "series"], cached=True) == 0
     assert loader.processes(3, ["series"], cached=True) == 3
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setattr("mainspring.training.loader.cores", lambda: 1)
     assert loader.processes(-1, ["audio"], cached=False) == 1
+
+
+def test_a_process_that_may_start_no_others_reads_by_itself() -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(loader.processes, (3, ["video"], False)) == 0
+        assert pool.apply(loader.processes, (-1, ["video"], False)) == 0

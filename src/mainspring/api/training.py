@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from mainspring.evaluate import verdict as verdicts
 from mainspring.evaluate.baselines import baselines
 from mainspring.evaluate.embed import embed as embed_windows
 from mainspring.recordings.catalogue import Catalogue
+from mainspring.recordings.processes import cores
 from mainspring.training import unasked
 from mainspring.training.estimate import choose_steps, estimate
 from mainspring.training.loop import open_fabric, train
@@ -168,7 +168,7 @@ def _fill(plan: Plan, log: Log) -> None:
     if plan.reader.cache is not None:
         every = itertools.chain(plan.catalogue, plan.held)
         told = counter(log, "decoding")
-        plan.reader.cache.build(every, plan.clips, os.cpu_count() or 1, told)
+        plan.reader.cache.build(every, plan.clips, cores(), told)
 
 
 def _verdict(plan: Plan, log: Log) -> str:

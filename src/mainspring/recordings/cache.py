@@ -29,6 +29,7 @@ from mainspring.clips import ClipSpec
 from mainspring.errors import DataError, RunError
 from mainspring.recordings import audio, container, picture, video
 from mainspring.recordings.guard import within
+from mainspring.recordings.processes import may_start
 from mainspring.recordings.recording import Recording, StreamInfo
 from mainspring.recordings.store import Entry, Stamps, Store
 from mainspring.recordings.unsurveyed import look
@@ -213,7 +214,7 @@ class Cache:
         return problems
 
     def _built(self, todo: list[Chunk], workers: int) -> Iterator[tuple[Chunk, str | None]]:
-        if workers <= 1 or len(todo) <= 1:
+        if workers <= 1 or len(todo) <= 1 or not may_start():
             yield from ((chunk, self._problem(chunk)) for chunk in todo)
             return
         step = max(1, min(BATCHED, len(todo) // (4 * workers)))

@@ -6,7 +6,6 @@ nor where the run was interrupted changes what a batch holds.
 
 from __future__ import annotations
 
-import os
 import queue
 import signal
 import threading
@@ -22,6 +21,7 @@ from mainspring.clips import NOTHING
 from mainspring.errors import ConfigError, DataError, RunError
 from mainspring.pretexts.pretext import Batch, Pretext, Views
 from mainspring.recordings.catalogue import Catalogue
+from mainspring.recordings.processes import cores, may_start
 from mainspring.recordings.reader import Reader
 from mainspring.training.order import Order, seeded
 
@@ -144,10 +144,13 @@ class Numbers:
 
 def processes(asked: int, streams: Iterable[str], cached: bool) -> int:
     """How many processes read: as many as asked for; below 0, none (a thread) where samples are
-    cached or only series are read, else one for each core but one."""
+    cached or only series are read, else one for each core but one. None where this process may not
+    start others."""
+    if not may_start():
+        return 0
     if asked >= 0:
         return asked
-    return 0 if cached or set(streams) == {"series"} else max(1, (os.cpu_count() or 2) - 1)
+    return 0 if cached or set(streams) == {"series"} else max(1, cores() - 1)
 
 
 def shares(

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -47,6 +46,7 @@ from mainspring.recordings.demo.picture import (
 from mainspring.recordings.demo.plan import GROUP_SIZE, Entry, plan_world
 from mainspring.recordings.demo.sound import pitch_of, soundtrack
 from mainspring.recordings.demo.tables import Track, write_streams, write_tables
+from mainspring.recordings.processes import cores, may_start
 
 VERSION = 2  # raised whenever the same parameters would give other files
 FEW = 24  # below this, starting workers takes longer than they save
@@ -142,7 +142,7 @@ def _made(
     """Makes all recordings in order, in this process or in several."""
     make = partial(make_recording, root, seed=seed, seconds=seconds)
     if workers is None:
-        workers = 1 if len(entries) < FEW else _cores()
+        workers = 1 if len(entries) < FEW or not may_start() else cores()
     done = 0
     if workers > 1:
         # Spawned, because forking a process that runs threads (torch's) can hang.
@@ -158,13 +158,6 @@ def _made(
         finally:
             pool.shutdown(cancel_futures=True)  # an interrupted call leaves at once
     yield from map(make, entries[done:])
-
-
-def _cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # macOS and Windows
 
 
 def make_recording(
