@@ -41,6 +41,31 @@ def test_csv_without_header_keeps_its_first_row(tmp_path: Path) -> None:
     same(read_series(path), [[1, 2], [3, 4]])
 
 
+@pytest.mark.parametrize("delimiter", [",", " ", "\t", ";"])
+def test_names_in_a_comment_as_numpy_writes_them(tmp_path: Path, delimiter: str) -> None:
+    path = str(tmp_path / "a.csv")
+    time = np.arange(40) / 50
+    table = np.stack([time, np.sin(time), time**2], axis=1)
+    names = delimiter.join(["time", "x", "y"])
+    np.savetxt(path, table, delimiter=delimiter, header=f"made by hand, 2 of 3\n{names}")
+    probe = probe_series(path)
+    assert (probe.columns, probe.infos[0].rate) == (("x", "y"), 50.0)
+    same(read_series(path), table[:, 1:])
+
+
+@pytest.mark.parametrize("comment", ["# one, two, three", "# 2021, 7", "#", "# a sentence"])
+def test_comments_that_hold_no_name_for_each_column_name_none(tmp_path: Path, comment: str) -> None:
+    path = written(tmp_path / "a.csv", f"{comment}\n1,2\n3,4\n")
+    assert probe_series(path).columns == ()
+    same(read_series(path), [[1, 2], [3, 4]])
+
+
+def test_the_line_of_a_word_below_commented_names_is_told(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "# x,y\n1,2\n3,4\n5,6\n7,oops\n")
+    with pytest.raises(DataError, match="line 5 holds 'oops'"):
+        read_series(path)
+
+
 @pytest.mark.parametrize("head", [",0,1\n0,", "0,1\n"])
 def test_columns_that_pandas_numbered_are_a_header(tmp_path: Path, head: str) -> None:
     second = "1," if head.startswith(",") else ""

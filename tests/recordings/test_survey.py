@@ -147,7 +147,7 @@ def test_what_was_surveyed_is_remembered(tmp_path: Path, monkeypatch: pytest.Mon
     table(data / "b.csv", {"x": [5, 6]})
     (data / "c.csv").write_text("Dear all\nthis is, a letter\n")
     first = list(survey(open_catalogue(data), store=store))
-    with (store / "survey-4.jsonl").open("a") as file:
+    with (store / "survey-5.jsonl").open("a") as file:
         file.write('{"path": "cut sho')  # killed in mid-write
     opened: list[str] = []
     probe = facts_module.probe

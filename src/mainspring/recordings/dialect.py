@@ -48,7 +48,8 @@ class Dialect:
         decimal: What separates the fraction of a number.
         encoding: Of its characters.
         skip: Lines before the table.
-        header: Names of its columns as written; None where the first line holds data.
+        header: Names of its columns as written; None where there are none.
+        commented: Whether they stand in a comment above the table, as NumPy writes them.
         units: Lines from below the names to a line of units, where there is one.
         aligned: Whether columns are aligned by any number of blanks; the delimiter is then one.
         trailing: Whether lines end with a delimiter that separates nothing.
@@ -59,6 +60,7 @@ class Dialect:
     encoding: str
     skip: int
     header: tuple[str, ...] | None
+    commented: bool
     units: int
     aligned: bool
     trailing: bool
@@ -123,7 +125,30 @@ def sniff(path: str) -> Dialect:
     if titled and len(rows) == _SHOWN and _is_units(rows[1], rows[2], decimal):
         full = [at for at in range(skip, len(lines)) if lines[at].strip()]
         units = full[1] - full[0]
-    return Dialect(delimiter, decimal, encoding, skip, header, units, aligned, trailing is not None)
+    commented = None if titled else _in_comment(lines[:skip], delimiter, len(rows[0]), decimal)
+    return Dialect(
+        delimiter=delimiter,
+        decimal=decimal,
+        encoding=encoding,
+        skip=skip,
+        header=commented or header,
+        commented=commented is not None,
+        units=units,
+        aligned=aligned,
+        trailing=trailing is not None,
+    )
+
+
+def _in_comment(
+    above: list[str], delimiter: str, width: int, decimal: str
+) -> tuple[str, ...] | None:
+    """Names of columns in the last comment above a table, if it holds one for each. A comment above
+    a single column is more likely a sentence."""
+    comment = next((line for line in reversed(above) if line.strip()), "").strip(" \t#")
+    cells = comment.split() if delimiter == " " else _cells([comment], delimiter)[0]
+    names = tuple(cell.strip() for cell in cells)
+    named = len(names) == width > 1 and not any(_is_data(name, decimal) for name in names)
+    return names if named else None
 
 
 def _trailing(lines: list[str]) -> str | None:

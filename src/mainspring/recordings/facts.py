@@ -111,7 +111,7 @@ class FactStore:
     """
 
     def __init__(self, where: str | Path | None) -> None:
-        self._path = None if where is None else Path(where) / "survey-4.jsonl"
+        self._path = None if where is None else Path(where) / "survey-5.jsonl"
         self._stamps: dict[str, list[int | str] | None] = {}
 
     @cached_property

@@ -43,7 +43,7 @@ def read_text(path: str) -> tuple[pa.Table, Dialect]:
             pyarrow.csv.ReadOptions(
                 skip_rows=dialect.skip,
                 skip_rows_after_names=dialect.units,
-                autogenerate_column_names=dialect.header is None,
+                autogenerate_column_names=dialect.header is None or dialect.commented,
                 encoding=dialect.encoding,
                 block_size=min(max(size, SNIFFED) + 1, _LARGEST_BLOCK),
             ),
@@ -189,7 +189,8 @@ def _culprit(path: str, index: int, column: pa.ChunkedArray, dialect: Dialect | 
     text = io.StringIO(dialect.text(path), newline="")
     reader = csv.reader(text, delimiter=dialect.delimiter)
     other = ""
-    above = dialect.skip + (dialect.header is not None) + dialect.units
+    titled = dialect.header is not None and not dialect.commented
+    above = dialect.skip + titled + dialect.units
     for row in reader:
         if reader.line_num <= above or len(row) <= index:
             continue
