@@ -144,7 +144,7 @@ def _in_comment(
 ) -> tuple[str, ...] | None:
     """Names of columns in the last comment above a table, if it holds one for each. A comment above
     a single column is more likely a sentence."""
-    comment = next((line for line in reversed(above) if line.strip()), "").strip(" \t#")
+    comment = next(filter(_is_comment, reversed(above)), "").strip(" \t#")
     cells = comment.split() if delimiter == " " else _cells([comment], delimiter)[0]
     names = tuple(cell.strip() for cell in cells)
     named = len(names) == width > 1 and not any(_is_data(name, decimal) for name in names)
