@@ -60,8 +60,9 @@ LABELS = {"motion": "label", "appearance": "appearance"}
 SHARES = {"contrast only": 0.3, "both": 0.4, "task only": 1.0}
 """Of the steps. Contrast is solved early and more of it changes nothing; `benchmarks/ladder.py` has
 all arms at equal steps."""
-RESERVE_SECONDS = 80.0
-"""Kept for embedding, probing and the report."""
+RESERVE_SECONDS, RESERVE_WORLDS = 80.0, 2.2
+"""Kept for embedding, probing and the report: so much at least, and so many times what making the
+world took, since on a slow machine all of them are slow."""
 OVERHEAD = 1.3
 """A whole run over its bare steps, until one was measured: decoding for the cache, loading,
 writing, last questions."""
@@ -110,10 +111,11 @@ def run_demo(
     with stage("estimate"):
         bare = {arm: _step_seconds(arm, str(videos), found, seed) for arm in ARMS}
         overhead = OVERHEAD
+    reserve = max(RESERVE_SECONDS, RESERVE_WORLDS * seconds["world"])
     vectors: dict[str, Vectors] = {}
     for arm in ARMS:
         with stage(f"pretrain: {arm}"):
-            left = minutes * 60 - RESERVE_SECONDS - (time.perf_counter() - begun)
+            left = minutes * 60 - reserve - (time.perf_counter() - begun)
             steps = _steps(place, arm, left / overhead, bare)
             api.pretrain(
                 str(videos), "taco", out=_folder(place, arm), log=told, verdict=False,
