@@ -157,7 +157,7 @@ class Square:
             similar = self._similar(rows, columns.unit, place)
             pulled = self._pulled(rows, columns)
             if pulled is not None:
-                pull = similar * pulled  # pairs that take no part are no numbers a line below
+                pull = similar * pulled  # before pairs are left out: 0 times infinity is no number
                 for views, dim in ways:
                     views.sums.pull.add_(pull.sum(dim))
                     views.sums.pulled.add_(pulled.sum(dim))
@@ -338,11 +338,10 @@ class Square:
         if self.rule.near is not None:
             return
         for span in self.spans:
-            others = [one for one in self.spans if one.stream != span.stream]
-            of_one_stream = len(self.unit) - 1
-            span.sums.keys.fill_(
-                of_one_stream if self.rule.stream is None else sum(one.size for one in others)
-            )
+            count = len(self.unit) - 1
+            if self.rule.stream is not None:
+                count = sum(one.size for one in self.spans if one.stream != span.stream)
+            span.sums.keys.fill_(count)
 
     def _outside(self) -> Iterator[tuple[_Span, Tensor, Tensor]]:
         """Rows, some of the stored keys, and w between them."""

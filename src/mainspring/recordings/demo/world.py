@@ -142,9 +142,9 @@ def _made(
     """Makes all recordings in order, in this process or in several."""
     make = partial(make_recording, root, seed=seed, seconds=seconds)
     if workers is None:
-        workers = 1 if len(entries) < FEW or not may_start() else cores()
+        workers = 1 if len(entries) < FEW else cores()
     done = 0
-    if workers > 1:
+    if workers > 1 and may_start():
         # Spawned, because forking a process that runs threads (torch's) can hang.
         pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
         try:
